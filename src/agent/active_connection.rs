@@ -1,8 +1,10 @@
 //! The operator's open connection, and the agent's state about it.
 
 use connector_hal::clock::now;
+use serde_json::Value;
 
 use crate::cloud::rest::ActiveTicket;
+use crate::config::TicketState;
 use crate::protocol::vin::Vin;
 use crate::relay::connection::{CloseReason, RelayConnection};
 use crate::relay::wire::ConnectionClosed;
@@ -16,8 +18,8 @@ pub(super) struct ActiveConnection {
     vin: Option<Vin>,
     /// The VIN of the vehicle that the connection is meant for.
     wanted: Option<String>,
-    /// The connection was opened for a ticket, and ends with it.
-    pub(super) has_ticket: bool,
+    /// The ticket for which the connection was opened, and with which it ends.
+    ticket_id: Option<Value>,
     /// How many records the operator had sent at the last call of [`ActiveConnection::take_activity`].
     records_seen: u64,
 }
@@ -32,7 +34,12 @@ impl ActiveConnection {
                 relay.confirm_vin(now());
             }
         }
-        Self { relay, vin, wanted: open.vin.clone(), has_ticket: open.ticket_id.is_some(), records_seen: 0 }
+        Self { relay, vin, wanted: open.vin.clone(), ticket_id: open.ticket_id.clone(), records_seen: 0 }
+    }
+
+    /// Whether the connection was opened for a ticket.
+    pub(super) fn has_ticket(&self) -> bool {
+        self.ticket_id.is_some()
     }
 
     /// Whether the operator has sent a PDU or a frame since the last call.
@@ -58,15 +65,29 @@ impl ActiveConnection {
         }
     }
 
-    /// Closes the connection unless this ticket is in progress and belongs to the connection.
-    pub(super) fn handle_ticket(&mut self, ticket: Option<ActiveTicket>) {
-        let own_uuid = self.relay.connection_uuid();
-        let is_in_progress = ticket.is_some_and(|ticket| {
-            ticket.is_in_progress() && ticket.connection_uuid.is_none_or(|uuid| uuid == own_uuid)
-        });
-        if !is_in_progress {
-            tracing::info!("the ticket is no longer in progress; closing the connection");
-            self.relay.close(CloseReason::Policy);
+    /// Closes the connection if its ticket is no longer the active one, or has one of the states that end a connection.
+    /// A state without a known meaning does not.
+    pub(super) fn handle_ticket(&mut self, ticket: Option<&ActiveTicket>, ended: &[TicketState]) {
+        let Some(own) = &self.ticket_id else { return };
+        let why = match ticket {
+            None => "the ticket is no longer active",
+            Some(ticket) if self.is_of_other(ticket, own) => "another ticket is active",
+            Some(ticket)
+                if ticket.state.as_deref().is_some_and(|state| ended.contains(&TicketState::new(state))) =>
+            {
+                "the ticket has ended"
+            }
+            Some(_) => return,
+        };
+        tracing::info!("{why}; closing the connection");
+        self.relay.close(CloseReason::Policy);
+    }
+
+    /// Whether the ticket belongs to another connection.
+    fn is_of_other(&self, ticket: &ActiveTicket, own: &Value) -> bool {
+        match ticket.connection_uuid {
+            Some(uuid) => uuid != self.relay.connection_uuid(),
+            None => ticket.is_other_than(own),
         }
     }
 

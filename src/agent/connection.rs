@@ -28,7 +28,7 @@ impl Supervisor {
 
     /// Asks the cloud for the ticket in progress: a connection opened for a ticket must not outlive it.
     pub(super) fn check_ticket(&mut self) {
-        let connection = self.connection.as_ref().filter(|connection| connection.has_ticket);
+        let connection = self.connection.as_ref().filter(|connection| connection.has_ticket());
         let held = connection.map(|connection| connection.relay.connection_uuid());
         self.background.ask_for_ticket(held, &self.setup.config);
     }
@@ -45,8 +45,10 @@ impl Supervisor {
                 let state = ticket.as_ref().and_then(|ticket| ticket.state.as_deref());
                 tracing::debug!(?state, "the connector's active ticket");
                 // the answer says nothing about a connection that was opened after the request was sent
-                if let Some(connection) = held.and_then(|uuid| self.connection_of(uuid)) {
-                    connection.handle_ticket(ticket);
+                let Some(held) = held else { return };
+                let own = |connection: &&mut ActiveConnection| connection.relay.connection_uuid() == held;
+                if let Some(connection) = self.connection.as_mut().filter(own) {
+                    connection.handle_ticket(ticket.as_ref(), &self.setup.config.cloud.ended_ticket_states);
                 }
             }
         }

@@ -23,6 +23,12 @@ pub struct WebsocketUrl(Url);
 #[serde(try_from = "String")]
 pub struct ResourcePath(String);
 
+/// A REST resource of this connector: as [`ResourcePath`], and `{id}` stands for the cloud's number of the connector,
+/// or for the UUID while the number is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct NumberedPath(String);
+
 /// Why an address cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
@@ -44,6 +50,11 @@ pub enum AddressError {
     /// The path is invalid.
     #[error("not a path of the API; begin it with / or https://, and use no placeholder but {{uuid}}")]
     Path,
+    /// The path of a numbered resource is invalid.
+    #[error(
+        "not a path of the API; begin it with / or https://, and use no placeholder but {{id}} and {{uuid}}"
+    )]
+    NumberedPath,
 }
 
 impl ApiUrl {
@@ -54,7 +65,22 @@ impl ApiUrl {
 
     /// The URL of a resource of this connector.
     pub(crate) fn resource(&self, path: &ResourcePath, uuid: ConnectorUuid) -> Result<Url, AddressError> {
-        let path = path.0.replace(UUID_PLACEHOLDER, &uuid.to_string());
+        self.below(path.0.replace(UUID_PLACEHOLDER, &uuid.to_string()))
+    }
+
+    /// The URL of a resource of this connector, by its number if that is known.
+    pub(crate) fn numbered(
+        &self,
+        path: &NumberedPath,
+        uuid: ConnectorUuid,
+        id: Option<i64>,
+    ) -> Result<Url, AddressError> {
+        let uuid = uuid.to_string();
+        let id = id.map_or_else(|| uuid.clone(), |id| id.to_string());
+        self.below(path.0.replace(UUID_PLACEHOLDER, &uuid).replace(ID_PLACEHOLDER, &id))
+    }
+
+    fn below(&self, path: String) -> Result<Url, AddressError> {
         let url = if path.starts_with('/') {
             format!("{}{path}", self.0.as_str().trim_end_matches('/'))
         } else {
@@ -78,6 +104,18 @@ impl ResourcePath {
     }
 }
 
+impl NumberedPath {
+    /// A path that is known to be valid.
+    pub(super) fn known(path: &'static str) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Whether the resource is named by the cloud's number of the connector.
+    pub(crate) fn needs_id(&self) -> bool {
+        self.0.contains(ID_PLACEHOLDER)
+    }
+}
+
 impl TryFrom<String> for ApiUrl {
     type Error = AddressError;
 
@@ -98,13 +136,17 @@ impl TryFrom<String> for ResourcePath {
     type Error = AddressError;
 
     fn try_from(text: String) -> Result<Self, AddressError> {
-        let plain = text.replace(UUID_PLACEHOLDER, "");
-        if plain.contains(['{', '}', ' ', '#']) {
-            return Err(AddressError::Path);
-        }
-        if !text.starts_with('/') {
-            checked(&plain, "https", "http")?;
-        }
+        check_path(&text.replace(UUID_PLACEHOLDER, ""), AddressError::Path)?;
+        Ok(Self(text))
+    }
+}
+
+impl TryFrom<String> for NumberedPath {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        let plain = text.replace(UUID_PLACEHOLDER, "").replace(ID_PLACEHOLDER, "");
+        check_path(&plain, AddressError::NumberedPath)?;
         Ok(Self(text))
     }
 }
@@ -122,6 +164,18 @@ impl fmt::Display for WebsocketUrl {
 }
 
 const UUID_PLACEHOLDER: &str = "{uuid}";
+const ID_PLACEHOLDER: &str = "{id}";
+
+/// Checks a path without its placeholders.
+fn check_path(plain: &str, error: AddressError) -> Result<(), AddressError> {
+    if plain.contains(['{', '}', ' ', '#']) {
+        return Err(error);
+    }
+    if !plain.starts_with('/') {
+        checked(plain, "https", "http")?;
+    }
+    Ok(())
+}
 
 fn checked(text: &str, secure: &'static str, plain: &'static str) -> Result<Url, AddressError> {
     let url = Url::parse(text).map_err(|_| AddressError::Syntax(secure))?;
@@ -192,6 +246,19 @@ mod tests {
         assert_eq!(url.as_str(), expected);
         let own = ResourcePath::try_from("https://login.example.com/token".to_owned()).unwrap();
         assert_eq!(base.resource(&own, uuid).unwrap().as_str(), "https://login.example.com/token");
+    }
+
+    #[test]
+    fn a_numbered_resource_has_the_uuid_while_the_number_is_unknown() {
+        let uuid = "5f3d760d-ade2-4a19-aea4-36e097678ae3".parse().unwrap();
+        let base = api("https://example.com").unwrap();
+        let path = NumberedPath::try_from("/v1/connectors/{id}/x".to_owned()).unwrap();
+        let url = |id| base.numbered(&path, uuid, id).unwrap().to_string();
+        assert_eq!(url(Some(910329423)), "https://example.com/v1/connectors/910329423/x");
+        assert_eq!(url(None), "https://example.com/v1/connectors/5f3d760d-ade2-4a19-aea4-36e097678ae3/x");
+        assert!(path.needs_id());
+        assert!(!NumberedPath::try_from("/x/{uuid}".to_owned()).unwrap().needs_id());
+        assert_eq!(NumberedPath::try_from("/{pin}".to_owned()), Err(AddressError::NumberedPath));
     }
 
     #[test]

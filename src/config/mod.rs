@@ -22,12 +22,13 @@ mod proxy;
 mod secret_file;
 pub(crate) mod secrets;
 mod sections;
+mod ticket_state;
 mod vin;
 
 #[cfg(test)]
 mod tests;
 
-pub use address::{AddressError, ApiUrl, ResourcePath, WebsocketUrl};
+pub use address::{AddressError, ApiUrl, NumberedPath, ResourcePath, WebsocketUrl};
 pub(crate) use bit_rates::CAN_BIT_RATES;
 pub use bit_rates::{KLINE_BIT_RATES, KLINE_VIN_BIT_RATES};
 pub use cloud_tls::CloudTlsError;
@@ -44,4 +45,5 @@ pub use sections::{
     BusKind, CloudConfig, ConfiguredBus, ConnectorConfig, LogConfig, LogFormat, PathsConfig, PowerConfig,
     RelayConfig, VinConfig,
 };
+pub use ticket_state::TicketState;
 pub use vin::{DEFAULT_KLINE_BUDGET, VinSettings};

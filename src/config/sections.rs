@@ -6,13 +6,14 @@ use std::time::Duration;
 use connector_hal::board::Number;
 use serde::Deserialize;
 
-use crate::config::address::{ApiUrl, ResourcePath, WebsocketUrl};
+use crate::config::address::{ApiUrl, NumberedPath, ResourcePath, WebsocketUrl};
 use crate::config::bit_rates::KLINE_VIN_BIT_RATES;
 use crate::config::duration;
 use crate::config::identity::ConnectorUuid;
 use crate::config::pincode::Pincode;
 use crate::config::ports::IsotpStack;
 use crate::config::proxy::ProxyUrl;
+use crate::config::ticket_state::TicketState;
 use crate::config::vin::DEFAULT_KLINE_BUDGET;
 use crate::tls::KeyPin;
 
@@ -103,9 +104,16 @@ pub struct CloudConfig {
     /// The time between two Pings while no connection is open.
     #[serde(default = "seconds::<30>", rename = "idle_ping_interval_ms", with = "duration")]
     pub idle_ping_interval: Duration,
+    /// The states of a ticket that end its connection.
+    #[serde(default = "ended_ticket_states")]
+    pub ended_ticket_states: Vec<TicketState>,
     /// The REST resources.
     #[serde(default)]
     pub paths: PathsConfig,
+}
+
+fn ended_ticket_states() -> Vec<TicketState> {
+    ["outsourced", "closed", "completed", "cancelled"].map(TicketState::new).to_vec()
 }
 
 impl CloudConfig {
@@ -125,6 +133,7 @@ impl CloudConfig {
             request_timeout: seconds::<30>(),
             ping_interval: seconds::<5>(),
             idle_ping_interval: seconds::<30>(),
+            ended_ticket_states: ended_ticket_states(),
             paths: PathsConfig::default(),
         }
     }
@@ -145,7 +154,7 @@ pub struct PathsConfig {
     /// `GET`: the cloud's record of this connector.
     pub connector: ResourcePath,
     /// `GET`: the ticket in progress on this connector.
-    pub active_ticket: ResourcePath,
+    pub active_ticket: NumberedPath,
     /// `POST`: dismisses the call for attention.
     pub dismiss_call_for_attention: ResourcePath,
 }
@@ -155,10 +164,10 @@ impl Default for PathsConfig {
         Self {
             login: ResourcePath::known("/v2/authenticate/pincode"),
             token: ResourcePath::known("/oauth2/token"),
-            connector: ResourcePath::known("/v1/connectors/uuid/{uuid}"),
-            active_ticket: ResourcePath::known("/v1/connectors/uuid/{uuid}/active-ticket"),
+            connector: ResourcePath::known("/v2/connectors/{uuid}"),
+            active_ticket: NumberedPath::known("/v1/connectors/{id}/active-ticket"),
             dismiss_call_for_attention: ResourcePath::known(
-                "/v1/connectors/uuid/{uuid}/dismiss-call-for-attention",
+                "/v2/connectors/{uuid}/actions/dismiss-call-for-attention",
             ),
         }
     }

@@ -1,5 +1,7 @@
 //! The agent with a scripted cloud, which sends what the sandbox never sends.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
 use connector_agent::config::{ApiUrl, Config, WebsocketUrl};
 use connector_hal::can::virtual_bus::VirtualBus;
@@ -15,7 +17,13 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, 
 
 const CONNECTOR: &str = "5f3d760d-ade2-4a19-aea4-36e097678ae3";
 const LOGIN: &str = "POST /v2/authenticate/pincode";
-const ACTIVE_TICKET: &str = "GET /v1/connectors/uuid/5f3d760d-ade2-4a19-aea4-36e097678ae3/active-ticket";
+/// The end of the active ticket's address.
+const ACTIVE_TICKET: &str = "/active-ticket";
+/// The vendor's example of an active ticket.
+const TICKET: &str = r#"{"id": "3", "uuid": "abcb2f39-7620-401a-8dab-ec2f6075ed8a", "vin": "JFL91010104591010",
+    "vinNumber": "JFL91010104591010", "vehicle_model_id": 23423, "vehicle_model_variant_id": 23423,
+    "product_ids": [[324234]], "chat_id": "2349283_416e4c77-4fc0-40ca-b5a5-95a12c4e84e8",
+    "connector_id": 990001234, "state": 1}"#;
 
 const ONE: &str = "97a00001-0000-4000-8000-000000000001";
 const OTHER: &str = "97a00002-0000-4000-8000-000000000002";
@@ -38,9 +46,20 @@ impl Rig {
         settings: AgentSettings,
         change: impl FnOnce(&mut Config),
     ) -> Self {
-        let api = Server::start(|request, before| match request.line.as_str() {
+        let none = Reply::new(404, r#"{"type": "/problems/no-active-ticket", "status": 404}"#);
+        Self::start_with_ticket(bus, settings, change, move || none.clone()).await
+    }
+
+    /// An agent on this bus, and a cloud whose active ticket is this answer.
+    async fn start_with_ticket(
+        bus: &VirtualBus,
+        settings: AgentSettings,
+        change: impl FnOnce(&mut Config),
+        ticket: impl Fn() -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let api = Server::start(move |request, before| match request.line.as_str() {
             LOGIN => Reply::tokens(before + 1),
-            ACTIVE_TICKET => Reply::new(404, r#"{"type": "/problems/no-active-ticket", "status": 404}"#),
+            line if line.ends_with(ACTIVE_TICKET) => ticket(),
             _ => Reply::new(404, "{}"),
         })
         .await;
@@ -79,7 +98,11 @@ impl Rig {
     /// Waits until the agent has asked for the active ticket this many times.
     async fn asked_for_ticket(&self, times: usize) {
         let asked = async {
-            while self.api.count(ACTIVE_TICKET) < times {
+            let asked = || {
+                let requests = self.api.requests();
+                requests.iter().filter(|request| request.line.ends_with(ACTIVE_TICKET)).count()
+            };
+            while asked() < times {
                 tokio::task::yield_now().await;
             }
         };
@@ -248,4 +271,43 @@ async fn a_connection_without_a_ticket_outlives_a_reconnect_and_one_with_a_ticke
     let closed = websocket.hear().await;
     assert_eq!((&closed["action"], &closed["request_id"]), (&json!("connectionClosed"), &Value::Null));
     assert_eq!(closed["message"], json!({"connection_uuid": OTHER, "reason": "policy"}));
+}
+
+#[tokio::test]
+async fn a_documented_ticket_keeps_its_connection_until_it_is_gone_or_another_one() {
+    let ticket = Arc::new(Mutex::new(TICKET.to_owned()));
+    let active = Arc::clone(&ticket);
+    let answer = move || Reply::new(200, active.lock().unwrap().clone());
+    let rig = Rig::start_with_ticket(&bus(), AgentSettings::default(), |_| {}, answer).await;
+    let (mut websocket, _) = rig.online().await;
+    websocket.open("1", json!({"connection_uuid": ONE, "ticket_id": 3})).await;
+    // neither a state without a known meaning nor an answer of another form ends the connection
+    let states = ["1", "\"pending\"", "7", "\"new\"", "null"]
+        .map(|state| TICKET.replace("\"state\": 1", &format!("\"state\": {state}")));
+    let others = [r#"{"result": []}"#.to_owned(), "5".to_owned(), r#"{"uuid": "x"}"#.to_owned()];
+    for (reconnects, body) in states.into_iter().chain(others).enumerate() {
+        ticket.lock().unwrap().clone_from(&body);
+        drop(websocket);
+        let held;
+        (websocket, held) = rig.online().await;
+        assert_eq!(held, [ONE], "{body}");
+        rig.asked_for_ticket(2 + reconnects).await;
+    }
+    // the answers are in the order of the questions
+    let status = websocket.ask("2", "closeConnection", json!({"connection_uuid": ONE})).await;
+    assert_eq!(status["action"], "connectionClosed", "it was still open: {status}");
+
+    let ended = [
+        TICKET.replace("\"id\": \"3\"", "\"id\": \"4\""),
+        TICKET.replace("\"state\": 1", "\"state\": \"CLOSED\""),
+        "{}".to_owned(),
+    ];
+    for (index, body) in ended.into_iter().enumerate() {
+        websocket.open(&format!("{}", 3 + index), json!({"connection_uuid": OTHER, "ticket_id": 3})).await;
+        ticket.lock().unwrap().clone_from(&body);
+        drop(websocket);
+        (websocket, _) = rig.online().await;
+        let closed = websocket.hear().await;
+        assert_eq!(closed["message"], json!({"connection_uuid": OTHER, "reason": "policy"}), "{body}");
+    }
 }

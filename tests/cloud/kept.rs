@@ -13,7 +13,7 @@ use connector_agent::config::{ApiUrl, Config, Pincode, WebsocketUrl};
 
 const LOGIN: &str = "POST /v2/authenticate/pincode";
 const TOKEN: &str = "POST /oauth2/token";
-const RECORD: &str = "GET /v1/connectors/uuid/5f3d760d-ade2-4a19-aea4-36e097678ae3";
+const RECORD: &str = "GET /v2/connectors/5f3d760d-ade2-4a19-aea4-36e097678ae3";
 
 #[tokio::test]
 async fn after_a_restart_the_kept_token_is_used_and_there_is_no_login() {

@@ -5,15 +5,17 @@ use std::time::Duration;
 use crate::scripted::*;
 use connector_agent::cloud::LoginState;
 use connector_agent::cloud::rest::{ErrorChain, RestError};
-use connector_agent::config::Pincode;
+use connector_agent::config::{NumberedPath, Pincode};
 use secrecy::SecretString;
 
 const LOGIN: &str = "POST /v2/authenticate/pincode";
 const TOKEN: &str = "POST /oauth2/token";
-const RECORD: &str = "GET /v1/connectors/uuid/5f3d760d-ade2-4a19-aea4-36e097678ae3";
-const TICKET: &str = "GET /v1/connectors/uuid/5f3d760d-ade2-4a19-aea4-36e097678ae3/active-ticket";
+const RECORD: &str = "GET /v2/connectors/5f3d760d-ade2-4a19-aea4-36e097678ae3";
+/// The active ticket by the connector's number, and by its UUID.
+const TICKET: &str = "GET /v1/connectors/4711/active-ticket";
+const TICKET_BY_UUID: &str = "GET /v1/connectors/5f3d760d-ade2-4a19-aea4-36e097678ae3/active-ticket";
 const DISMISS: &str =
-    "POST /v1/connectors/uuid/5f3d760d-ade2-4a19-aea4-36e097678ae3/dismiss-call-for-attention";
+    "POST /v2/connectors/5f3d760d-ade2-4a19-aea4-36e097678ae3/actions/dismiss-call-for-attention";
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
@@ -46,6 +48,7 @@ async fn uuid_and_pincode_give_a_token_that_every_request_bears() {
 async fn every_form_of_answer_without_an_active_ticket_is_understood() {
     let server = Server::start(|request, before| match (request.line.as_str(), before) {
         (LOGIN, _) => Reply::tokens(1),
+        (RECORD, _) => Reply::new(200, r#"{"id":4711}"#),
         (_, 0) => Reply::new(404, r#"{"type":"/problems/no-active-ticket","status":404}"#),
         (_, 1) => Reply::new(204, ""),
         (_, 2) => Reply::new(200, "null"),
@@ -56,13 +59,30 @@ async fn every_form_of_answer_without_an_active_ticket_is_understood() {
     for _ in 0..4 {
         assert_eq!(soon(cloud.active_ticket()).await.unwrap(), None);
     }
-    assert_eq!(server.count(TICKET), 4);
+    assert_eq!((server.count(TICKET), server.count(RECORD)), (4, 1));
+}
+
+#[tokio::test]
+async fn without_a_record_the_active_ticket_is_asked_for_by_uuid() {
+    let server = Server::start(|request, _| match request.line.as_str() {
+        LOGIN => Reply::tokens(1),
+        TICKET_BY_UUID => Reply::new(200, r#"{"id":"3","state":1}"#),
+        _ => Reply::new(404, ""),
+    })
+    .await;
+    let ticket = soon(cloud(&server.config()).active_ticket()).await.unwrap().unwrap();
+    assert_eq!((ticket.number.as_deref(), ticket.state.as_deref()), (Some("3"), Some("1")));
+    let mut config = server.config();
+    config.paths.active_ticket = NumberedPath::try_from("/x/{id}/{uuid}".to_owned()).unwrap();
+    assert!(soon(cloud(&config).active_ticket()).await.is_err());
+    assert_eq!(server.count(&format!("GET /x/{UUID}/{UUID}")), 1);
 }
 
 #[tokio::test]
 async fn without_the_ticket_resource_the_request_is_an_error() {
     let server = Server::start(|request, before| match (request.line.as_str(), before) {
         (LOGIN, _) => Reply::tokens(1),
+        (RECORD, _) => Reply::new(200, r#"{"id":4711}"#),
         (_, 0) => Reply::new(404, r#"{"type":"/problems/not-found","status":404}"#),
         _ => Reply::new(404, "404: Not Found"),
     })
@@ -89,7 +109,8 @@ async fn a_token_refused_to_many_requests_causes_one_login() {
     let (a, b, c, d) = soon(calls).await;
     assert!(a.is_ok() && b.is_ok() && c.is_ok() && d.is_ok());
     assert_eq!(server.count(LOGIN), 2);
-    assert_eq!(server.requests().len(), 2 + 4 + 4);
+    // a question for the ticket asks for the record first, as long as the record names no number
+    assert_eq!(server.requests().len(), 2 + 4 + 6);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
-//! The client of the cloud's REST resources: one request for each call, without retries.
+//! The client of the cloud's REST resources, without retries.
 
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -12,13 +13,13 @@ use serde::Serialize;
 use serde_json::Value;
 use url::Url;
 
-use super::error::RestError;
+use super::error::{ErrorChain, RestError};
 use super::http_client::HttpClient;
 use super::resources::{ActiveTicket, ConnectorRecord};
 use super::tokens::{AccessToken, Tokens};
 use crate::cloud::dial::Dialer;
 use crate::cloud::retry_after::retry_after;
-use crate::config::{CloudConfig, ConnectorUuid, Pincode, ResourcePath};
+use crate::config::{ApiUrl, CloudConfig, ConnectorUuid, NumberedPath, Pincode, ResourcePath};
 use crate::protocol::problem::Problem;
 
 /// The end of the problem type with which the cloud answers that no ticket is active.
@@ -26,17 +27,19 @@ const NO_ACTIVE_TICKET: &str = "no-active-ticket";
 /// The `User-Agent` header of every request.
 pub(crate) const USER_AGENT_NAME: &str = concat!("connector-agent/", env!("CARGO_PKG_VERSION"));
 
-/// The client of the REST resources. Each call sends one request; the client neither retries nor stores
-/// tokens.
+/// The client of the REST resources. The client neither retries nor stores tokens.
 #[derive(Debug)]
 pub struct Rest {
     http: HttpClient,
     uuid: ConnectorUuid,
+    /// The cloud's number of this connector, from its record.
+    id: OnceLock<i64>,
     client_id: Option<String>,
     login: Url,
     token: Url,
     connector: Url,
-    active_ticket: Url,
+    api_url: ApiUrl,
+    active_ticket: NumberedPath,
     dismiss: Url,
 }
 
@@ -49,11 +52,13 @@ impl Rest {
         Ok(Self {
             http,
             uuid,
+            id: OnceLock::new(),
             client_id: cloud.client_id.clone(),
             login: resource(&cloud.paths.login)?,
             token: resource(&cloud.paths.token)?,
             connector: resource(&cloud.paths.connector)?,
-            active_ticket: resource(&cloud.paths.active_ticket)?,
+            api_url: cloud.api_url.clone(),
+            active_ticket: cloud.paths.active_ticket.clone(),
             dismiss: resource(&cloud.paths.dismiss_call_for_attention)?,
         })
     }
@@ -89,13 +94,30 @@ impl Rest {
     /// Fetches the cloud's record of this connector.
     pub async fn connector(&self, token: &AccessToken) -> Result<ConnectorRecord, RestError> {
         let answer = self.authorized(Method::GET, &self.connector, token).await?;
-        serde_json::from_slice(&answer).map_err(|error| RestError::malformed(&error))
+        let record: ConnectorRecord =
+            serde_json::from_slice(&answer).map_err(|error| RestError::malformed(&error))?;
+        if let Some(id) = record.id {
+            // the number of a connector does not change
+            let _known = self.id.set(id);
+        }
+        Ok(record)
     }
 
-    /// Fetches the ticket in progress on this connector, if there is one. A 404 without the problem type for
-    /// "no active ticket" is an error.
+    /// Fetches the active ticket of this connector, if there is one. The first time, fetches the connector's record too,
+    /// for the number by which the ticket is asked for; while that is not known, the UUID names the connector. A 404
+    /// without the problem type for "no active ticket" is an error.
     pub async fn active_ticket(&self, token: &AccessToken) -> Result<Option<ActiveTicket>, RestError> {
-        let answer = match self.authorized(Method::GET, &self.active_ticket, token).await {
+        if self.active_ticket.needs_id()
+            && self.id.get().is_none()
+            && let Err(error) = self.connector(token).await
+        {
+            if error.needs_login() {
+                return Err(error);
+            }
+            tracing::debug!("the cloud's number of the connector is not known: {}", ErrorChain(&error));
+        }
+        let url = self.api_url.numbered(&self.active_ticket, self.uuid, self.id.get().copied())?;
+        let answer = match self.authorized(Method::GET, &url, token).await {
             // any other 404 means that the resource does not exist, and says nothing about tickets
             Err(RestError::Refused { status: 404, problem: Some(problem), .. })
                 if problem.kind.ends_with(NO_ACTIVE_TICKET) =>
@@ -108,7 +130,7 @@ impl Rest {
             return Ok(None);
         }
         let value: Value = serde_json::from_slice(&answer).map_err(|error| RestError::malformed(&error))?;
-        Ok(ActiveTicket::from_json(&value))
+        Ok(ActiveTicket::from_json(&value)?)
     }
 
     /// Dismisses the call for attention in the cloud.

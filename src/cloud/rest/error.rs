@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use super::resources::NotATicket;
 use crate::cloud::dial::DialError;
 use crate::config::AddressError;
 use crate::protocol::problem::Problem;
@@ -14,6 +15,9 @@ pub enum RestError {
     /// The configured address of the resource is invalid.
     #[error("the address of the resource: {0}")]
     Address(#[from] AddressError),
+    /// The answer for the active ticket is neither a ticket nor empty.
+    #[error(transparent)]
+    NotATicket(#[from] NotATicket),
     /// There was no complete answer: no connection, an untrusted certificate, a timeout, or a broken
     /// transfer.
     #[error("cannot reach the cloud")]
@@ -84,7 +88,7 @@ impl RestError {
             // the token comes from the cloud, which may send another one later
             Self::Token => true,
             Self::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
-            Self::Address(_) => false,
+            Self::Address(_) | Self::NotATicket(_) => false,
         }
     }
 

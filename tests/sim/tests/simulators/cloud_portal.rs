@@ -170,7 +170,7 @@ async fn the_connector_learns_that_its_call_for_attention_was_dismissed() {
     let rig = Rig::start().await;
     let token = rig.customer_token().await;
     let path = format!("/v1/connectors/uuid/{}", rig.cloud.connector_uuid);
-    let dismiss = format!("{path}/dismiss-call-for-attention");
+    let dismiss = format!("/v2/connectors/{}/actions/dismiss-call-for-attention", rig.cloud.connector_uuid);
     let mut connector = rig.connector(json!([])).await;
     let call = json!({"connector_id": rig.cloud.connector_uuid});
     connector.say("callForAttention", call.clone()).await;

@@ -178,7 +178,7 @@ async fn a_connector_with_a_pending_ticket_gets_no_other() {
 async fn the_active_ticket_is_the_one_in_progress_or_else_the_pending_one() {
     let rig = Rig::start().await;
     let token = rig.connector_token().await;
-    let path = format!("/v1/connectors/uuid/{}/active-ticket", rig.cloud.connector_uuid);
+    let path = format!("/v1/connectors/{}/active-ticket", rig.cloud.connector_uuid);
     rig.get(&token, &path).await.problem(404, "no-active-ticket");
     let first = rig.pending(None).await;
     assert_eq!(rig.get(&token, &path).await.expect(200), first);

@@ -138,7 +138,7 @@ impl Sandbox {
 
     /// Ends a connector's call for attention.
     pub async fn dismiss(&self, connector: &Connector) {
-        let path = format!("/v1/connectors/uuid/{}/dismiss-call-for-attention", connector.uuid);
+        let path = format!("/v2/connectors/{}/actions/dismiss-call-for-attention", connector.uuid);
         let (status, body) = self.as_customer(Method::POST, &path, None).await;
         assert_eq!(status, 204, "{body}");
     }

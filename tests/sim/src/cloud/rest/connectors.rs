@@ -21,8 +21,9 @@ pub(super) fn routes() -> Router<App> {
         .route("/v1/connectors", get(list))
         .route("/v1/connectors/{id}", get(by_number))
         .route("/v1/connectors/uuid/{uuid}", get(by_uuid))
-        .route("/v1/connectors/uuid/{uuid}/active-ticket", get(active_ticket))
-        .route("/v1/connectors/uuid/{uuid}/dismiss-call-for-attention", post(dismiss_call_for_attention))
+        .route("/v2/connectors/{uuid}", get(by_uuid))
+        .route("/v1/connectors/{id}/active-ticket", get(active_ticket))
+        .route("/v2/connectors/{uuid}/actions/dismiss-call-for-attention", post(dismiss_call_for_attention))
         .route("/v1/connectors/uuid/{uuid}/identify-vehicle", post(identify_vehicle))
 }
 
@@ -80,7 +81,11 @@ pub(super) fn active(read: &impl Read, connector_id: i64) -> Result<Option<Ticke
 
 async fn active_ticket(State(app): State<App>, caller: Caller, id: Id) -> Result<Json<Value>, ApiError> {
     let view = app.store.view()?;
-    let connector = seen(&caller, view.by_uuid(id.uuid()?)?)?;
+    let connector = match id.number() {
+        Ok(number) => view.connector(number)?,
+        Err(_) => view.by_uuid(id.uuid()?)?,
+    };
+    let connector = seen(&caller, connector)?;
     match active(&view, connector.id)? {
         Some(ticket) => Ok(Json(views::ticket(&ticket))),
         None => Err(ApiError::new(
