@@ -93,7 +93,8 @@ impl SocketCan {
         self.socket.replace(socket).map_err(|error| self.lost(error))?;
         self.facts = facts;
         self.traffic.handle_reopened(facts.state);
-        self.apply_filters()
+        // a new socket receives everything, and setting filters blocks while any interface goes down or up
+        if self.traffic.filters.of_kernel().is_some() { self.apply_filters() } else { Ok(()) }
     }
 
     /// Waits until every frame has its outcome, or an error.
