@@ -255,9 +255,7 @@ impl BusDriver for CanDriver {
                 break;
             }
         }
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(device.leave(LEAVE_TIME));
-        }
+        self.hardware.departures.spawn(device.leave(LEAVE_TIME));
     }
 }
 
