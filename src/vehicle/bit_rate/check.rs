@@ -80,7 +80,10 @@ impl BitRateCheck {
             CanEvent::Received { frame, .. } if !frame.is_error() => return self.handle_frame(),
             CanEvent::Received { frame, .. } => reports_bus_error(frame),
             CanEvent::State(state) => *state != BusState::Active,
-            CanEvent::Transmitted { .. } | CanEvent::TransmitFailed { .. } | CanEvent::Lost(_) => false,
+            CanEvent::Transmitted { .. }
+            | CanEvent::TransmitFailed { .. }
+            | CanEvent::Overtaking { .. }
+            | CanEvent::Lost(_) => false,
         };
         self.errors += u32::from(is_error);
         if is_error && self.errors >= ERRORS_ENOUGH {

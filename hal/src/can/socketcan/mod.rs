@@ -168,6 +168,10 @@ impl CanBus for SocketCan {
         Box::pin(self.administer(SocketCanInterface::restart))
     }
 
+    fn report_overtaking(&mut self) {
+        self.traffic.report_overtaking();
+    }
+
     fn set_filters(&mut self, filters: &[CanFilter]) -> Result<(), CanError> {
         self.traffic.filters.set(filters);
         self.apply_filters()
