@@ -40,6 +40,15 @@ pub(crate) fn readable_or_failed(fd: impl AsFd) -> io::Result<OwnedFd> {
     Ok(epoll)
 }
 
+/// Drops a value on a thread that may block; outside of a runtime, here. The kernel closes a raw CAN socket only when
+/// no interface is being taken down or up, which takes a USB adapter 100 ms and more.
+pub(crate) fn drop_elsewhere<T: Send + 'static>(value: T) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(move || drop(value))),
+        Err(_) => drop(value),
+    }
+}
+
 /// What `recvmsg` returns beside the bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ReceivedMessage {
@@ -109,4 +118,36 @@ fn read_timespec(payload: &[u8]) -> Option<Duration> {
         }
     };
     Some(Duration::new(seconds.try_into().ok()?, u32::try_from(nanoseconds).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread::{self, ThreadId};
+
+    use super::*;
+
+    /// Reports the thread on which it is dropped.
+    struct Dropped(mpsc::Sender<ThreadId>);
+
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            _ = self.0.send(thread::current().id());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_value_that_may_block_is_not_dropped_on_the_thread_of_the_runtime() {
+        let (report, dropped) = mpsc::channel();
+        drop_elsewhere(Dropped(report));
+        let on = tokio::task::spawn_blocking(move || dropped.recv().unwrap()).await.unwrap();
+        assert_ne!(on, thread::current().id());
+    }
+
+    #[test]
+    fn outside_of_a_runtime_a_value_is_dropped_immediately() {
+        let (report, dropped) = mpsc::channel();
+        drop_elsewhere(Dropped(report));
+        assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
+    }
 }

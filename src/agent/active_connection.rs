@@ -98,3 +98,88 @@ impl ActiveConnection {
         ConnectionClosed { connection_uuid, reason }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::{Duration, Instant};
+
+    use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
+    use connector_hal::can::{CanBus, CanFrame, CanId};
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::relay::connection::RelaySettings;
+    use crate::relay::limits::RelayLimits;
+    use crate::relay::link::{Link, Role};
+    use crate::relay::wire::Envelope;
+    use crate::relay::wire::codec::{Payload, Tag};
+    use crate::relay::wire::request::Request;
+    use crate::vehicle::hardware::Hardware;
+
+    const UUID: Uuid = Uuid::from_u128(7);
+
+    fn ask(connection: &mut ActiveConnection, action: &str, mut message: Value) {
+        message["connection_uuid"] = json!(UUID);
+        let request = Request::parse(&Envelope::new(action, &message)).unwrap();
+        connection.relay.handle_request(now(), request, None);
+    }
+
+    /// Drives the connection and its link for this time.
+    async fn run(connection: &mut ActiveConnection, operator: &mut Link, time: Duration) {
+        let end = now() + time;
+        while now() < end {
+            while let Some(message) = operator.poll_message(now()) {
+                connection.relay.handle_message(now(), &message);
+            }
+            while let Some(message) = connection.relay.poll_message(now()) {
+                operator.handle_message(now(), &message).unwrap();
+            }
+            let due = connection.relay.poll_timeout(now()).map_or(end, |due| due.clamp(now(), end));
+            tokio::select! {
+                () = poll_fn(|cx| connection.relay.poll_drive(cx)) => {}
+                () = tokio::time::sleep_until(due.into()) => connection.relay.handle_timeout(now()),
+            }
+        }
+    }
+
+    /// A connection with a raw channel, and the operator's end of its link.
+    async fn with_raw_channel(bus: &VirtualBus) -> (ActiveConnection, Link) {
+        let settings = RelaySettings {
+            connection_uuid: UUID,
+            hold: Duration::from_secs(30),
+            limits: RelayLimits::default(),
+            hardware: Hardware::on_bus(bus),
+        };
+        let open = serde_json::from_value(json!({"connection_uuid": UUID})).unwrap();
+        let mut connection = ActiveConnection::new(RelayConnection::new(settings, now()), None, &open);
+        let mut operator = Link::new(Role::Operator, Tag::from(UUID), now());
+        let can = json!({"pin_plus": 6, "pin_min": 14, "can_protocol": "isotp", "can_bit_rate": 500_000});
+        ask(&mut connection, "configureBuses", json!({"buses": [{"bus_name": "HS", "can_bus": can}]}));
+        run(&mut connection, &mut operator, Duration::from_secs(1)).await;
+        let raw = json!({"bus_name": "HS", "request_id": 0x100});
+        ask(&mut connection, "openChannel", json!({"channel": 1, "raw_channel": raw}));
+        run(&mut connection, &mut operator, Duration::from_millis(100)).await;
+        (connection, operator)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_of_the_operator_are_activity_and_those_of_the_vehicle_are_not() {
+        let bus = VirtualBus::new(VirtualBusConfig::default());
+        let mut node = bus.attach("node");
+        let (mut connection, mut operator) = with_raw_channel(&bus).await;
+        assert!(!connection.take_activity() && !connection.has_been_active());
+        let frame = CanFrame::new(CanId::standard(0x100).unwrap(), &[1]).unwrap();
+        for _ in 0..5 {
+            poll_fn(|cx| node.poll_send(cx, &frame)).await.unwrap();
+            run(&mut connection, &mut operator, Duration::from_millis(100)).await;
+        }
+        assert!(!connection.take_activity(), "a vehicle that sends keeps no connection open");
+        let sent: Instant = now();
+        operator.push(sent, sent, 1, Payload::Frame(frame)).unwrap();
+        run(&mut connection, &mut operator, Duration::from_secs(1)).await;
+        assert!(connection.take_activity() && connection.has_been_active());
+        assert!(!connection.take_activity(), "reported once");
+    }
+}

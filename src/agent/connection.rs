@@ -14,11 +14,14 @@ use super::setup::Control;
 use super::supervisor::Supervisor;
 use crate::relay::connection::{CloseReason, RelayConnection, VinTrigger};
 
-/// How long sending the ECUs back to their default session may take. With [`SOCKET_CLOSE_TIME`] it makes 1 s,
-/// half of the two seconds in which the agent ends.
+/// How long sending the ECUs back to their default session may take. With [`LEAVE_TIME`] it makes 1.5 s of the two
+/// seconds in which the agent ends.
 const ECU_FAREWELL_TIME: Duration = Duration::from_millis(500);
-/// How long closing the websocket may take; see [`ECU_FAREWELL_TIME`].
+/// How long closing the websocket may take, while devices are left; see [`LEAVE_TIME`].
 const SOCKET_CLOSE_TIME: Duration = Duration::from_millis(500);
+/// How long leaving the devices may take: the last frames 100 ms, and an interface that goes down and up some 100 ms; the
+/// links of a K-line take up to 1 s.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
 
 impl Supervisor {
     /// The open connection, if it has this UUID.
@@ -169,7 +172,13 @@ impl Supervisor {
             drop(connection);
             self.send(&closed.envelope());
         }
-        self.socket.close(SOCKET_CLOSE_TIME).await;
+        // the end of the process would leave frames in the adapters, and interfaces active
+        let departures = self.setup.hardware.departures.clone();
+        let leaving = tokio::time::timeout(LEAVE_TIME, departures.wait());
+        let ((), left) = tokio::join!(self.socket.close(SOCKET_CLOSE_TIME), leaving);
+        if left.is_err() {
+            tracing::warn!("a device of the connection could not be left in order");
+        }
         self.setup.board.set_buzzer(false);
         self.setup.board.set_led(Led::Off);
     }

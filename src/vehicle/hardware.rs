@@ -10,6 +10,7 @@ use connector_hal::timer::TimerKind;
 
 use crate::config::doip::{DoipConfig, NetworkConfig};
 use crate::config::{CanPort, DoipPort, KlinePort};
+use crate::vehicle::departures::Departures;
 use crate::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
 use crate::vehicle::doip_network::network::{Network, NetworkError};
 
@@ -43,6 +44,8 @@ pub struct Hardware {
     pub open_doip: Arc<OpenDoip>,
     /// The configuration of the DoIP networks.
     pub doip: Arc<DoipConfig>,
+    /// The devices that are being left.
+    pub departures: Departures,
     /// The timers of the bus protocols.
     pub timer: TimerKind,
 }
@@ -67,6 +70,7 @@ impl Hardware {
             doip_ports: Arc::new([]),
             open_doip: open_doip(Arc::default(), None),
             doip: Arc::default(),
+            departures: Departures::default(),
             timer: TimerKind::Precise,
         }
     }

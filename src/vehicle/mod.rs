@@ -1,6 +1,7 @@
 //! The vehicle: its buses' devices, its VIN, and its ECUs.
 
 pub mod bit_rate;
+pub mod departures;
 pub mod doip_network;
 pub mod hardware;
 pub(crate) mod reopened;

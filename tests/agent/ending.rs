@@ -1,11 +1,13 @@
 //! The end of an agent that is asked to end while an ECU is being programmed.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use connector_operator::client::{Channel, CloseReason, Timing};
 use connector_operator::flash::{Firmware, FlashError, FlashReport, Step, flash};
 use connector_sim::vehicle::ecu::Session;
-use connector_test_support::agent::{Rig, closed};
+use connector_test_support::agent::{AgentSettings, Rig, Sandbox, closed};
 use connector_test_support::soon;
 
 /// A vehicle with an engine ECU at 0x7E0.
@@ -56,4 +58,15 @@ async fn a_shutdown_that_cannot_wait_sends_no_ecu_back_in_the_middle_of_a_downlo
         assert_eq!(ecu.borrow().session, Session::Programming);
     };
     program(&channel, end).await.unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_ends_waits_until_the_adapters_of_its_session_have_left() {
+    let left = Arc::new(AtomicUsize::new(0));
+    let settings = AgentSettings { left: Some(left.clone()), ..AgentSettings::default() };
+    let rig = Rig::start_in(Sandbox::start(1).await, VEHICLE, settings).await;
+    let (_, _connection, _channel) = rig.session().await;
+    assert_eq!(left.load(Ordering::Relaxed), 0);
+    rig.agent.shut_down().await;
+    assert_eq!(left.load(Ordering::Relaxed), 1);
 }

@@ -54,6 +54,16 @@ pub enum CanEvent {
         /// When the adapter reported the failure.
         at: Instant,
     },
+    /// Another frame than the oldest one without an outcome has its outcome, because the controller sends by identifier.
+    /// Only after [`CanBus::report_overtaking`]; otherwise the outcome waits for those of the older frames.
+    Overtaking {
+        /// How many older frames have no outcome yet.
+        older: usize,
+        /// Whether the frame was acknowledged on the bus; otherwise it will not be sent.
+        is_transmitted: bool,
+        /// When the frame ended on the bus, or the adapter reported the failure.
+        at: Instant,
+    },
     /// The state changed. With [`BusState::Off`], every frame without an outcome is lost and gets no event.
     State(BusState),
     /// At least this many received frames were lost because a buffer was full.
@@ -83,8 +93,9 @@ impl CanFilter {
 
 /// An open CAN bus, owned by one task.
 ///
-/// The adapter sends frames in the order in which [`CanBus::poll_send`] accepted them. Each frame gets one
-/// outcome event, in the same order. Frames without an outcome may still be sent after the bus is dropped, so
+/// The adapter sends frames in the order in which [`CanBus::poll_send`] accepted them, those with different identifiers
+/// perhaps in another one. Each frame gets one outcome event, in the order in which the frames were accepted, unless
+/// [`CanBus::report_overtaking`] was called. Frames without an outcome may still be sent after the bus is dropped, so
 /// callers keep them few, or call [`CanBus::leave`].
 pub trait CanBus: Send {
     /// The device's name as the configuration spells it.
@@ -113,6 +124,10 @@ pub trait CanBus: Send {
         drop(self);
         Box::pin(std::future::ready(()))
     }
+
+    /// Reports each outcome when it is known, also before those of older frames, by [`CanEvent::Overtaking`]. An adapter
+    /// that does not know the order goes on as before.
+    fn report_overtaking(&mut self) {}
 
     /// Receives only frames that one of the filters matches; an empty list receives all. Error frames always
     /// pass.

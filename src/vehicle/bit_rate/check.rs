@@ -108,6 +108,7 @@ impl BitRateCheck {
             CanEvent::State(_)
             | CanEvent::Transmitted { .. }
             | CanEvent::TransmitFailed { .. }
+            | CanEvent::Overtaking { .. }
             | CanEvent::Lost(_) => 0,
         };
         let counted = if self.is_at_wanted() { &mut self.errors } else { &mut self.other_errors };

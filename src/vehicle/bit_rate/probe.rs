@@ -127,7 +127,10 @@ impl Probe {
                 self.search.handle_frame(now, frame);
             }
             CanEvent::State(state) => self.search.handle_bus_state(now, *state),
-            CanEvent::Transmitted { .. } | CanEvent::TransmitFailed { .. } | CanEvent::Lost(_) => {}
+            CanEvent::Transmitted { .. }
+            | CanEvent::TransmitFailed { .. }
+            | CanEvent::Overtaking { .. }
+            | CanEvent::Lost(_) => {}
         }
     }
 
@@ -137,6 +140,7 @@ impl Probe {
         self.is_proved |= match event {
             CanEvent::Received { frame, .. } => !frame.is_error(),
             CanEvent::Transmitted { .. } => confirms,
+            CanEvent::Overtaking { is_transmitted, .. } => *is_transmitted && confirms,
             CanEvent::TransmitFailed { .. } | CanEvent::State(_) | CanEvent::Lost(_) => false,
         };
     }

@@ -93,7 +93,8 @@ impl SocketCan {
         self.socket.replace(socket).map_err(|error| self.lost(error))?;
         self.facts = facts;
         self.traffic.handle_reopened(facts.state);
-        self.apply_filters()
+        // a new socket receives everything, and setting filters blocks while any interface goes down or up
+        if self.traffic.filters.of_kernel().is_some() { self.apply_filters() } else { Ok(()) }
     }
 
     /// Waits until every frame has its outcome, or an error.
@@ -165,6 +166,10 @@ impl CanBus for SocketCan {
 
     fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
         Box::pin(self.administer(SocketCanInterface::restart))
+    }
+
+    fn report_overtaking(&mut self) {
+        self.traffic.report_overtaking();
     }
 
     fn set_filters(&mut self, filters: &[CanFilter]) -> Result<(), CanError> {

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::raw_frame::{self, RawFrame};
 use super::traffic::SocketMessage;
-use crate::system::{ReceivedMessage, async_fd, readable_or_failed, receive};
+use crate::system::{ReceivedMessage, async_fd, drop_elsewhere, readable_or_failed, receive};
 use crate::timer::{Deadline, TimerKind};
 
 /// The size of the socket's receive buffer, in bytes, or less if the system limits it. The kernel doubles the
@@ -32,7 +32,8 @@ const OLDEST: Duration = Duration::from_secs(10);
 
 /// A raw CAN socket on one interface.
 pub(super) struct RawSocket {
-    socket: AsyncFd<CanFdSocket>,
+    /// `None` only while the value is dropped.
+    socket: Option<AsyncFd<CanFdSocket>>,
     /// Readable when the socket has a frame or an error to read.
     readable: AsyncFd<OwnedFd>,
     retry: Deadline,
@@ -46,20 +47,29 @@ impl RawSocket {
     pub(super) fn new(prepared: PreparedSocket) -> io::Result<Self> {
         let (socket, readable) = prepared.register()?;
         let retry = Deadline::new(TimerKind::Precise);
-        Ok(Self { socket, readable, retry, backoff: FIRST_RETRY, failure: None })
+        Ok(Self { socket: Some(socket), readable, retry, backoff: FIRST_RETRY, failure: None })
     }
 
     /// Uses a new socket in place of this one: a socket whose interface went down keeps its error.
     pub(super) fn replace(&mut self, prepared: PreparedSocket) -> io::Result<()> {
-        (self.socket, self.readable) = prepared.register()?;
+        let (socket, readable) = prepared.register()?;
+        self.close();
+        (self.socket, self.readable) = (Some(socket), readable);
         self.retry.set(None);
         self.failure = None;
         Ok(())
     }
 
+    /// Closes the socket on another thread, because the kernel may block.
+    fn close(&mut self) {
+        if let Some(socket) = self.socket.take() {
+            drop_elsewhere(socket.into_inner());
+        }
+    }
+
     /// Sets the kernel's filters; `None` to receive everything.
     pub(super) fn set_filters(&self, filters: Option<&[CanFilter]>) -> io::Result<()> {
-        let socket = self.socket.get_ref();
+        let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?.get_ref();
         match filters {
             Some(filters) => socket.set_filters(filters),
             None => socket.set_filter_accept_all(),
@@ -77,7 +87,10 @@ impl RawSocket {
                 Poll::Pending => return Poll::Pending,
             };
             let mut bytes = [0; raw_frame::FD_MTU];
-            match receive(self.socket.get_ref(), &mut bytes) {
+            let Some(socket) = &self.socket else {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            };
+            match receive(socket.get_ref(), &mut bytes) {
                 Ok(received) => {
                     return Poll::Ready(Ok(message(&received, bytes.get(..received.len).unwrap_or(&[]))));
                 }
@@ -101,8 +114,9 @@ impl RawSocket {
             if self.retry.get().is_some() {
                 ready!(self.retry.poll_expired(cx));
             }
-            let mut guard = ready!(self.socket.poll_write_ready(cx))?;
-            match rustix::io::write(self.socket.get_ref(), frame.as_bytes()) {
+            let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+            let mut guard = ready!(socket.poll_write_ready(cx))?;
+            match rustix::io::write(socket.get_ref(), frame.as_bytes()) {
                 Ok(_) => {
                     self.backoff = FIRST_RETRY;
                     return Poll::Ready(Ok(()));
@@ -116,6 +130,12 @@ impl RawSocket {
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
+    }
+}
+
+impl Drop for RawSocket {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::filters::Filters;
 use crate::bus::{BusState, BusStatus, LoadMeter};
 use crate::can::events::EventQueue;
-use crate::can::{CanEvent, CanFrame, CanSettings, FrameKind, WireLength};
+use crate::can::{CanEvent, CanFrame, CanId, CanSettings, FrameKind, WireLength};
 
 /// How many frames may be without an outcome; sending waits beyond this number. They keep a bus at 500 kbit/s
 /// busy for 15 ms, the time that this process may need to be woken.
@@ -57,6 +57,8 @@ pub(super) struct Traffic {
     dropped: u32,
     /// The count has increased since the last echo.
     echoes_lost: bool,
+    /// Outcomes do not wait for those of older frames.
+    reports_overtaking: bool,
 }
 
 impl Traffic {
@@ -70,6 +72,7 @@ impl Traffic {
             load: LoadMeter::new(now),
             dropped: 0,
             echoes_lost: false,
+            reports_overtaking: false,
         }
     }
 
@@ -91,6 +94,11 @@ impl Traffic {
     /// Whether the bus is set up to listen only.
     pub(super) fn is_listen_only(&self) -> bool {
         self.settings.is_some_and(|settings| settings.listen_only)
+    }
+
+    /// From now on, outcomes do not wait for those of older frames.
+    pub(super) fn report_overtaking(&mut self) {
+        self.reports_overtaking = true;
     }
 
     /// Whether a frame has no outcome yet.
@@ -163,6 +171,9 @@ impl Traffic {
         let place = self.unconfirmed.iter().position(|sent| is_waiting(sent) && sent.frame == *echo);
         let Some(place) = place else { return };
         let echoes_lost = std::mem::take(&mut self.echoes_lost);
+        if self.reports_overtaking {
+            return self.report_echo(place, echoes_lost, echo.id(), at);
+        }
         for sent in self.unconfirmed.iter_mut().take(place).filter(|sent| is_waiting(sent)) {
             if echoes_lost {
                 sent.outcome = Some(CanEvent::Transmitted { at });
@@ -177,6 +188,29 @@ impl Traffic {
             self.events.push(outcome);
             self.unconfirmed.pop_front();
         }
+    }
+
+    /// Reports the frame at this place as sent, and the older frames whose outcome its echo shows.
+    fn report_echo(&mut self, place: usize, echoes_lost: bool, id: CanId, at: Instant) {
+        let mut older = 0;
+        for _ in 0..place {
+            let shows = |sent: &UnconfirmedFrame| echoes_lost || sent.frame.id() == id;
+            if self.unconfirmed.get(older).is_some_and(shows) {
+                self.report_outcome(older, echoes_lost, at);
+            } else {
+                older += 1;
+            }
+        }
+        self.report_outcome(older, true, at);
+    }
+
+    fn report_outcome(&mut self, older: usize, is_transmitted: bool, at: Instant) {
+        self.unconfirmed.remove(older);
+        self.events.push(match (older, is_transmitted) {
+            (0, true) => CanEvent::Transmitted { at },
+            (0, false) => CanEvent::TransmitFailed { at },
+            _ => CanEvent::Overtaking { older, is_transmitted, at },
+        });
     }
 
     fn handle_error(&mut self, frame: CanFrame, classes: u32, at: Instant) {

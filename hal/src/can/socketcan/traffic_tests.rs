@@ -56,6 +56,40 @@ fn the_echo_of_a_later_frame_of_the_same_identifier_proves_a_loss() {
     assert_eq!(outcomes(&mut traffic), []);
 }
 
+/// The outcomes since the last call: how many older frames have none, and whether the frame was sent.
+fn places(traffic: &mut Traffic) -> Vec<(usize, bool)> {
+    let place = |event| match event {
+        CanEvent::Transmitted { .. } => Some((0, true)),
+        CanEvent::TransmitFailed { .. } => Some((0, false)),
+        CanEvent::Overtaking { older, is_transmitted, .. } => Some((older, is_transmitted)),
+        _ => None,
+    };
+    std::iter::from_fn(|| traffic.poll_event()).filter_map(place).collect()
+}
+
+#[test]
+fn an_echo_that_overtakes_another_is_reported_immediately_to_an_owner_who_wants_that() {
+    let frames = [0x7E8, 0x6F1, 0x7E8, 0x100].map(|id| frame(id, &[id as u8]));
+    let (mut traffic, now) = sent(&frames);
+    traffic.report_overtaking();
+    echo(&mut traffic, now, frames[1], 0);
+    assert_eq!(places(&mut traffic), [(1, true)]);
+    echo(&mut traffic, now, frames[3], 0);
+    assert_eq!(places(&mut traffic), [(2, true)]);
+    echo(&mut traffic, now, frames[0], 0);
+    echo(&mut traffic, now, frames[2], 0);
+    assert_eq!((places(&mut traffic), traffic.has_unconfirmed()), (vec![(0, true), (0, true)], false));
+
+    // a frame that was lost, behind one that still waits
+    let frames = [frame(0x7E8, &[1]), frame(0x100, &[1]), frame(0x100, &[2])];
+    let (mut traffic, now) = sent(&frames);
+    traffic.report_overtaking();
+    echo(&mut traffic, now, frames[2], 0);
+    assert_eq!(places(&mut traffic), [(1, false), (1, true)]);
+    echo(&mut traffic, now, frames[0], 0);
+    assert_eq!((places(&mut traffic), traffic.has_unconfirmed()), (vec![(0, true)], false));
+}
+
 #[test]
 fn frames_whose_echoes_the_socket_dropped_count_as_sent() {
     let frames = [frame(0x7E8, &[0x21]), frame(0x6F1, &[1]), frame(0x7E8, &[0x22])];

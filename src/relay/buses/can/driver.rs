@@ -200,6 +200,7 @@ impl BusDriver for CanDriver {
         if self.bus_offs.is_given_up() {
             return;
         }
+        device.report_overtaking();
         let status = device.status();
         channels.handle_reset(now);
         channels.handle_state(now, status.state);
@@ -255,9 +256,7 @@ impl BusDriver for CanDriver {
                 break;
             }
         }
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(device.leave(LEAVE_TIME));
-        }
+        self.hardware.departures.spawn(device.leave(LEAVE_TIME));
     }
 }
 

@@ -98,12 +98,12 @@ impl BusDriver for KlineDriver {
 
     /// Stops communication with the ECUs in the background.
     fn leave(&mut self, mut device: Self::Device, channels: &mut KlineChannels) {
-        let (true, Ok(runtime)) = (channels.has_links_to_end(), tokio::runtime::Handle::try_current()) else {
+        if !channels.has_links_to_end() {
             return;
-        };
+        }
         let timer = self.hardware.timer;
         let mut channels = channels.take(timer.now());
-        runtime.spawn(async move {
+        self.hardware.departures.spawn(async move {
             channels.stop_all();
             let stopped = stop(&mut channels, device.as_mut(), timer);
             let _too_late = tokio::time::timeout(STOP_TIME, stopped).await;

@@ -167,6 +167,7 @@ fn handle_event(scanner: &mut Scanner, now: Instant, event: &CanEvent) {
         CanEvent::Transmitted { .. } => scanner.handle_transmitted(now),
         CanEvent::TransmitFailed { .. } => scanner.handle_transmit_failed(now),
         CanEvent::State(BusState::Off) => scanner.handle_bus_off(),
-        CanEvent::State(_) | CanEvent::Lost(_) => {}
+        // the adapter was not asked for outcomes in another order
+        CanEvent::State(_) | CanEvent::Lost(_) | CanEvent::Overtaking { .. } => {}
     }
 }

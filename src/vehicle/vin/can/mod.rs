@@ -202,6 +202,7 @@ fn handle_event(reader: &mut VinReader, now: Instant, event: &CanEvent) {
         CanEvent::Transmitted { .. } => reader.handle_transmitted(now),
         CanEvent::TransmitFailed { .. } => reader.handle_transmit_failed(now),
         CanEvent::State(state) => reader.handle_bus_state(now, *state),
-        CanEvent::Lost(_) => {}
+        // the adapter was not asked for outcomes in another order
+        CanEvent::Lost(_) | CanEvent::Overtaking { .. } => {}
     }
 }

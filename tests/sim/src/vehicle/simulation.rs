@@ -297,7 +297,8 @@ impl Driver {
                     self.node.handle_transmit_failed(now, SendFailure::BusOff);
                     recover_at = Some(now + BUS_OFF_RECOVERY);
                 }
-                BusStep::Event(CanEvent::State(_)) => {}
+                // an ECU asks for outcomes in the order of its frames
+                BusStep::Event(CanEvent::State(_) | CanEvent::Overtaking { .. }) => {}
                 BusStep::Event(CanEvent::Lost(frames)) => tracing::warn!(frames, "an ECU lost frames"),
                 BusStep::Failed(error) if error.is_fatal() => {
                     tracing::info!(%error, "an ECU has left the bus");

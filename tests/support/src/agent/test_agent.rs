@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use connector_agent::agent::{self, Control, Setup, SetupError};
@@ -11,8 +14,10 @@ use connector_agent::config::{
 };
 use connector_agent::tls;
 use connector_hal::board::{Board, Led, SimBoard, SimBoardHandle};
-use connector_hal::can::CanBus;
+use connector_hal::bus::BusStatus;
 use connector_hal::can::virtual_bus::VirtualBus;
+use connector_hal::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
+use connector_hal::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -43,6 +48,56 @@ pub struct AgentSettings {
     pub ignition_off: bool,
     /// The number of the network configuration for reading the VIN.
     pub doip_network: Option<u8>,
+    /// The number of CAN adapters that have left their bus, each within 200 ms.
+    pub left: Option<Arc<AtomicUsize>>,
+}
+
+/// An adapter that takes its time to leave the bus.
+struct SlowToLeave {
+    adapter: Box<dyn CanBus>,
+    left: Arc<AtomicUsize>,
+}
+
+impl CanBus for SlowToLeave {
+    fn device(&self) -> &str {
+        self.adapter.device()
+    }
+
+    fn capabilities(&self) -> CanCapabilities {
+        self.adapter.capabilities()
+    }
+
+    fn status(&self) -> BusStatus {
+        self.adapter.status()
+    }
+
+    fn configure(&mut self, settings: CanSettings) -> BoxFuture<'_, Result<(), CanError>> {
+        self.adapter.configure(settings)
+    }
+
+    fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
+        self.adapter.restart()
+    }
+
+    fn leave(self: Box<Self>, patience: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            self.adapter.leave(patience).await;
+            self.left.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    fn set_filters(&mut self, filters: &[CanFilter]) -> Result<(), CanError> {
+        self.adapter.set_filters(filters)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, frame: &CanFrame) -> Poll<Result<(), CanError>> {
+        self.adapter.poll_send(cx, frame)
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<CanEvent, CanError>> {
+        self.adapter.poll_event(cx)
+    }
 }
 
 pub struct TestAgent {
@@ -91,18 +146,23 @@ impl TestAgent {
         }
         config.relay.max_pdu = settings.max_pdu.unwrap_or(config.relay.max_pdu);
         config.power = settings.power;
-        let (bus, present) = (bus.clone(), settings.adapter);
+        let (bus, present, left) = (bus.clone(), settings.adapter, settings.left);
         let (board, handle) = SimBoard::new();
         handle.set_ignition(Some(!settings.ignition_off));
         let hardware = HardwareBuilder::of_config(&config, board.doip_activation())
             .open_can_later(move |device: &str| {
                 let (bus, device, mut present) = (bus.clone(), device.to_owned(), present.clone());
+                let left = left.clone();
                 Box::pin(async move {
                     if let Some(present) = &mut present {
                         present.wait_for(|present| *present).await.unwrap();
                     }
                     let adapter = bus.attach_adapter(&device, VirtualBus::full_capabilities());
-                    Ok(Box::new(adapter) as Box<dyn CanBus>)
+                    let adapter: Box<dyn CanBus> = Box::new(adapter);
+                    Ok(match left {
+                        Some(left) => Box::new(SlowToLeave { adapter, left }),
+                        None => adapter,
+                    })
                 })
             })
             .terminal15()

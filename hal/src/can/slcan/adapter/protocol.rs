@@ -175,6 +175,8 @@ impl AdapterProtocol {
                 }
                 _ => SlcanLine::Frame(frame, self.timestamp(at)),
             },
+            // the controller of this adapter keeps the order
+            CanEvent::Overtaking { .. } => return,
             CanEvent::Transmitted { .. } => match self.sent.pop_front() {
                 Some(extended) => SlcanLine::Transmitted { extended },
                 None => return,

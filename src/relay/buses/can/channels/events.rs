@@ -49,6 +49,11 @@ impl CanChannels {
             CanEvent::TransmitFailed { at } => {
                 self.handle_outcome(now, *at, Some(SendFailure::NotAcknowledged))
             }
+            CanEvent::Overtaking { older, is_transmitted, at } => {
+                self.is_proved |= *is_transmitted;
+                let failure = (!is_transmitted).then_some(SendFailure::NotAcknowledged);
+                self.handle_outcome_of(now, *at, *older, failure);
+            }
             CanEvent::State(state) => self.handle_state(now, *state),
             CanEvent::Lost(frames) => self.for_each_channel(now, |channel| channel.handle_lost(*frames)),
         }

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use connector_hal::can::CanFrame;
 
+use crate::protocol::isotp::SendFailure;
+
 /// The number of frames that the adapter may hold without an outcome. The value is a compromise: the frames
 /// keep a bus at 500 kbit/s busy for 2 ms, until this process is woken, and a channel that closes leaves few
 /// frames behind that could still be sent.
@@ -46,4 +48,7 @@ pub(super) struct OutstandingFrame {
     pub(super) owner: Owner,
     pub(super) since: Instant,
     pub(super) expires: Option<Instant>,
+    /// The outcome, if it has to wait for those of older frames of its owner: when the frame was on the bus, and why it
+    /// was not.
+    pub(super) outcome: Option<(Instant, Option<SendFailure>)>,
 }

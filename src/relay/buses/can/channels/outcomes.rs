@@ -22,7 +22,7 @@ impl CanChannels {
             if matches!(owner, Owner::VinReader | Owner::Scanner) {
                 self.testers.handle_question(now);
             }
-            self.outstanding.push_back(OutstandingFrame { owner, since: now, expires });
+            self.outstanding.push_back(OutstandingFrame { owner, since: now, expires, outcome: None });
         }
     }
 
@@ -56,10 +56,45 @@ impl CanChannels {
         }
     }
 
+    /// The oldest frame that the adapter holds has its outcome.
     pub(super) fn handle_outcome(&mut self, now: Instant, at: Instant, failure: Option<SendFailure>) {
-        match self.outstanding.pop_front().map(|outstanding| outstanding.owner) {
-            Some(Owner::Channel(number)) => self.handle_channel_outcome(now, at, number, failure),
-            Some(Owner::VinReader) => {
+        self.handle_outcome_of(now, at, 0, failure);
+    }
+
+    /// A frame that the adapter holds has its outcome; `older` frames have none yet. The frames of different channels do
+    /// not wait for each other, those of one owner do.
+    pub(super) fn handle_outcome_of(
+        &mut self,
+        now: Instant,
+        at: Instant,
+        older: usize,
+        failure: Option<SendFailure>,
+    ) {
+        let mut unsettled = self.outstanding.iter_mut().filter(|frame| frame.outcome.is_none());
+        if let Some(frame) = unsettled.nth(older) {
+            frame.outcome = Some((at, failure));
+        }
+        while let Some(place) = self.settled_place()
+            && let Some(frame) = self.outstanding.remove(place)
+            && let Some((at, failure)) = frame.outcome
+        {
+            self.deliver_outcome(now, at, frame.owner, failure);
+        }
+    }
+
+    /// The place of a frame with an outcome, before which its owner has no frame.
+    fn settled_place(&self) -> Option<usize> {
+        let is_first = |place: usize, owner: Owner| {
+            self.outstanding.iter().take(place).all(|older| older.owner != owner)
+        };
+        let mut frames = self.outstanding.iter().enumerate();
+        frames.position(|(place, frame)| frame.outcome.is_some() && is_first(place, frame.owner))
+    }
+
+    fn deliver_outcome(&mut self, now: Instant, at: Instant, owner: Owner, failure: Option<SendFailure>) {
+        match owner {
+            Owner::Channel(number) => self.handle_channel_outcome(now, at, number, failure),
+            Owner::VinReader => {
                 if let Some(reader) = &mut self.vin_reader {
                     match failure {
                         None => reader.handle_transmitted(now),
@@ -68,7 +103,7 @@ impl CanChannels {
                     self.end_vin_reader();
                 }
             }
-            Some(Owner::Scanner) => {
+            Owner::Scanner => {
                 if let Some(scanner) = &mut self.scanner {
                     match failure {
                         None => scanner.handle_transmitted(now),
@@ -77,7 +112,7 @@ impl CanChannels {
                     self.end_scan();
                 }
             }
-            Some(Owner::Gone) | None => {}
+            Owner::Gone => {}
         }
     }
 
@@ -123,6 +158,7 @@ impl CanChannels {
             owner: next.owner,
             since: now,
             expires: None,
+            outcome: None,
         }));
         while !self.outstanding.is_empty() {
             self.handle_outcome(now, now, Some(SendFailure::NotAcknowledged));

@@ -145,3 +145,86 @@ fn a_frame_is_not_sent_after_its_pdu_was_reported_as_failed() {
         Some(Output::Event { code: EventCode::Sent, .. })
     ));
 }
+
+/// Opens an ISO-TP channel to the ECU with these identifiers.
+fn open(bus: &mut CanChannels, now: Instant, number: u16, request: u32, response: u32) {
+    let config = Config::new(Addressing::normal(id(request), id(response)));
+    let timing = ResponseTiming { p2: Duration::from_secs(1), p2_star: Duration::from_secs(5) };
+    let settings = PduChannelSettings { keep_alive: false, timing };
+    let transport: Box<dyn FrameTransport> = Box::new(Endpoint::new(config));
+    bus.insert(number, CanChannel::Pdu(Box::new(PduChannel::new(transport, settings, now))));
+}
+
+#[test]
+fn a_frame_that_overtakes_that_of_another_channel_is_confirmed_immediately() {
+    let (mut bus, start) = (bus(), Instant::now());
+    open(&mut bus, start, 1, 0x7E0, 0x7E8);
+    open(&mut bus, start, 2, 0x6F1, 0x612);
+    let flags = PduFlags { confirm: true, chained: false };
+    for number in [1, 2] {
+        let pdu = PduToSend { flags, expires: start + Duration::from_secs(30), data: &[0x22, 1, 2] };
+        bus.handle_pdu(start, number, pdu);
+        accept(&mut bus, start);
+    }
+    // a bus full of frames that go before 0x7E0
+    let now = start + Duration::from_millis(900);
+    bus.handle_event(now, &CanEvent::Overtaking { older: 1, is_transmitted: true, at: now });
+    let sent = bus.poll_output().expect("a report");
+    assert_eq!(sent.channel, 2);
+    assert!(matches!(sent.output, Output::Event { code: EventCode::Sent, .. }));
+    let now = start + Duration::from_millis(950);
+    acknowledge(&mut bus, now);
+    assert_eq!(bus.poll_output().map(|output| output.channel), Some(1));
+    // the frames that follow are confirmed in their order
+    bus.handle_timeout(start + Duration::from_millis(1000));
+    assert!(bus.is_quiet());
+}
+
+#[test]
+fn the_frames_of_one_owner_keep_their_order() {
+    let (mut bus, start) = (bus(), Instant::now());
+    open(&mut bus, start, 1, 0x7E0, 0x7E8);
+    open(&mut bus, start, 2, 0x6F1, 0x612);
+    let expires = start + Duration::from_secs(30);
+    let pdu = |data| PduToSend { flags: PduFlags { confirm: true, chained: false }, expires, data };
+    let raw = CanFrame::new(id(0x100), &[1]).unwrap();
+    bus.insert(3, CanChannel::Raw(crate::relay::channel::RawChannel::new(Some(id(0x100)), None, false)));
+    bus.handle_pdu(start, 1, pdu(&[0x22, 1, 2]));
+    accept(&mut bus, start);
+    for _ in 0..2 {
+        bus.handle_frame_to_send(start, 3, raw, expires);
+        accept(&mut bus, start);
+    }
+    bus.handle_pdu(start, 2, pdu(&[0x22, 1, 2]));
+    accept(&mut bus, start);
+    // the second raw frame fails before the first one has an outcome, which a raw channel would take for the first
+    let event = |older, is_transmitted| CanEvent::Overtaking { older, is_transmitted, at: start };
+    bus.handle_event(start, &event(2, false));
+    assert_eq!(bus.poll_output(), None);
+    // now the adapter holds three frames
+    bus.handle_event(start, &event(2, true));
+    assert_eq!(bus.poll_output().map(|output| output.channel), Some(2));
+    bus.handle_event(start, &event(1, true));
+    let failed = bus.poll_output().expect("the outcome that waited");
+    assert_eq!((failed.channel, failed.output), (3, Output::send_failed(SendFailedDetail::NotAcknowledged)));
+    acknowledge(&mut bus, start);
+    assert_eq!(bus.poll_output().map(|output| output.channel), Some(1));
+    assert!(bus.is_quiet());
+}
+
+#[test]
+fn a_reset_settles_frames_whose_outcome_waits_once() {
+    let (mut bus, start) = (bus(), Instant::now());
+    let expires = start + Duration::from_secs(30);
+    let raw = CanFrame::new(id(0x100), &[1]).unwrap();
+    bus.insert(3, CanChannel::Raw(crate::relay::channel::RawChannel::new(Some(id(0x100)), None, false)));
+    for _ in 0..3 {
+        bus.handle_frame_to_send(start, 3, raw, expires);
+        accept(&mut bus, start);
+    }
+    bus.handle_event(start, &CanEvent::Overtaking { older: 1, is_transmitted: true, at: start });
+    bus.handle_reset(start);
+    let failed = std::iter::from_fn(|| bus.poll_output()).count();
+    assert_eq!(failed, 2, "the second frame was sent");
+    assert!(bus.is_quiet());
+}
