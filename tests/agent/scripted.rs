@@ -38,9 +38,20 @@ impl Rig {
         settings: AgentSettings,
         change: impl FnOnce(&mut Config),
     ) -> Self {
-        let api = Server::start(|request, before| match request.line.as_str() {
+        let no_ticket = r#"{"type": "/problems/no-active-ticket", "status": 404}"#;
+        Self::start_with_ticket(move || Reply::new(404, no_ticket), bus, settings, change).await
+    }
+
+    /// An agent on this bus, whose question for the active ticket gets this answer.
+    async fn start_with_ticket(
+        ticket: impl Fn() -> Reply + Send + Sync + 'static,
+        bus: &VirtualBus,
+        settings: AgentSettings,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let api = Server::start(move |request, before| match request.line.as_str() {
             LOGIN => Reply::tokens(before + 1),
-            ACTIVE_TICKET => Reply::new(404, r#"{"type": "/problems/no-active-ticket", "status": 404}"#),
+            ACTIVE_TICKET => ticket(),
             _ => Reply::new(404, "{}"),
         })
         .await;
@@ -191,6 +202,30 @@ async fn a_connection_with_numbered_messages_is_not_opened_again() {
     let closed = websocket.ask("3", "closeConnection", json!({"connection_uuid": ONE})).await;
     assert_eq!(closed["action"], "connectionClosed", "{closed}");
     websocket.open("4", json!({"connection_uuid": ONE})).await;
+}
+
+#[tokio::test]
+async fn questions_for_the_active_ticket_do_not_pile_up_while_the_resource_fails() {
+    // an hour: no question ends by itself
+    let unavailable = || Reply::new(503, "").with("retry-after", "3600");
+    let rig = Rig::start_with_ticket(unavailable, &bus(), AgentSettings::default(), |_| {}).await;
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let (mut websocket, _) = rig.online().await;
+    rig.asked_for_ticket(1).await;
+    let before = alive();
+    for number in 2..=6 {
+        // with a connection held, the agent reconnects within a second
+        websocket.ask("1", "openConnection", json!({"connection_uuid": ONE})).await;
+        drop(websocket);
+        websocket = rig.online().await.0;
+        rig.asked_for_ticket(number).await;
+    }
+    let settled = async {
+        while alive() > before + 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the end of the earlier questions", settled).await;
 }
 
 #[tokio::test]
