@@ -3,6 +3,7 @@
 use std::task::{Context, Poll};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use super::kept_vin::{KeptVin, VinStore, keep};
@@ -32,6 +33,8 @@ pub(super) struct Background {
     answers: mpsc::Receiver<BackgroundAnswer>,
     /// The cloud's record of the connector has been compared with the configuration.
     has_compared_record: bool,
+    /// The question for the ticket in progress, which may be repeated for as long as the resource fails.
+    ticket: Option<AbortHandle>,
     /// The VIN to keep across restarts.
     vin: watch::Sender<Option<KeptVin>>,
 }
@@ -46,7 +49,7 @@ impl Background {
             tokio::spawn(load_vin(store.clone(), sender.clone()));
             tokio::spawn(keep(store, kept));
         }
-        Self { cloud, sender, answers, has_compared_record: false, vin }
+        Self { cloud, sender, answers, has_compared_record: false, ticket: None, vin }
     }
 
     /// The next answer.
@@ -58,22 +61,25 @@ impl Background {
         }
     }
 
-    /// Asks the cloud for the ticket in progress. The first time, also compares the cloud's record of the
-    /// connector with the configuration, and logs the differences.
+    /// Asks the cloud for the ticket in progress, and no longer for an earlier link. The first time, also compares the
+    /// cloud's record of the connector with the configuration, and logs the differences.
     pub(super) fn ask_for_ticket(&mut self, held: Option<Uuid>, config: &Config) {
         let (cloud, sender) = (self.cloud.clone(), self.sender.clone());
-        let compare = (!std::mem::replace(&mut self.has_compared_record, true)).then(|| config.clone());
-        tokio::spawn(async move {
+        let question = tokio::spawn(async move {
             match cloud.active_ticket().await {
                 Ok(ticket) => {
                     let _agent_ended = sender.send(BackgroundAnswer::ActiveTicket { held, ticket }).await;
                 }
                 Err(error) => tracing::warn!("cannot fetch the active ticket: {}", ErrorChain(&error)),
             }
-            if let Some(config) = compare {
-                compare_record(&cloud, &config).await;
-            }
         });
+        if let Some(earlier) = self.ticket.replace(question.abort_handle()) {
+            earlier.abort();
+        }
+        if !std::mem::replace(&mut self.has_compared_record, true) {
+            let (cloud, config) = (self.cloud.clone(), config.clone());
+            tokio::spawn(async move { compare_record(&cloud, &config).await });
+        }
     }
 
     /// Keeps this VIN across restarts, or none.

@@ -217,6 +217,30 @@ async fn a_connection_with_numbered_messages_is_not_opened_again() {
 }
 
 #[tokio::test]
+async fn questions_for_the_active_ticket_do_not_pile_up_while_the_resource_fails() {
+    // an hour: no question ends by itself
+    let unavailable = || Reply::new(503, "").with("retry-after", "3600");
+    let rig = Rig::start_with_ticket(&bus(), AgentSettings::default(), |_| {}, unavailable).await;
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let (mut websocket, _) = rig.online().await;
+    rig.asked_for_ticket(1).await;
+    let before = alive();
+    for number in 2..=6 {
+        // with a connection held, the agent reconnects within a second
+        websocket.ask("1", "openConnection", json!({"connection_uuid": ONE})).await;
+        drop(websocket);
+        websocket = rig.online().await.0;
+        rig.asked_for_ticket(number).await;
+    }
+    let settled = async {
+        while alive() > before + 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the end of the earlier questions", settled).await;
+}
+
+#[tokio::test]
 async fn the_cloud_sets_the_interval_of_the_reports_for_its_link() {
     let rig = Rig::start().await;
     let (mut websocket, _) = rig.online().await;
