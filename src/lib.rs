@@ -5,6 +5,7 @@ pub mod agent;
 pub mod cli;
 pub mod cloud;
 pub mod config;
+pub mod policy;
 pub mod protocol;
 pub mod relay;
 pub mod tls;

@@ -1,0 +1,69 @@
+//! What somebody or something wants to do to the vehicle.
+
+use connector_hal::can::{CanFrame, CanId};
+
+/// The bus of an intent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IntentBus<'a> {
+    /// The bus's number within the connection.
+    pub index: usize,
+    /// The bus's name in the configuration; empty if the bus has none.
+    pub name: &'a str,
+}
+
+/// The ECU, or group of ECUs, that an intent addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EcuTarget {
+    /// No ECU in particular.
+    None,
+    /// The listeners to a CAN identifier.
+    Can {
+        /// The identifier that the connector sends.
+        id: CanId,
+        /// The address byte of extended addressing (ISO 15765-2, 10.3.4).
+        extended: Option<u8>,
+    },
+    /// The ECU at an address of a K-line, or of TP2.0's set-up.
+    Address(u8),
+    /// The ECU at a logical address of DoIP (ISO 13400-2).
+    Logical(u16),
+}
+
+/// The action of an intent.
+#[derive(Debug, Clone, Copy)]
+pub enum What<'a> {
+    /// Sends a diagnostic request.
+    Pdu(&'a [u8]),
+    /// Sends a raw frame.
+    Frame(&'a CanFrame),
+    /// Sends what keeps a session alive, or ends it.
+    KeepAlive,
+    /// Opens a channel to the target.
+    OpenChannel,
+    /// Sets up the bus.
+    ConfigureBus,
+    /// Searches for all ECUs of the bus.
+    Scan,
+    /// Reads the VIN.
+    ReadVin,
+}
+
+/// One intent.
+#[derive(Debug, Clone, Copy)]
+pub struct Intent<'a> {
+    /// The bus.
+    pub bus: IntentBus<'a>,
+    /// The ECU.
+    pub target: EcuTarget,
+    /// The action.
+    pub what: What<'a>,
+}
+
+/// When an intent is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The intent has arrived, and may wait before its turn.
+    Arrival,
+    /// The intent's turn on the bus has come: what is allowed now goes out.
+    Turn,
+}

@@ -1,0 +1,254 @@
+//! The judgement of intents.
+
+use std::time::Instant;
+
+use connector_hal::can::CanFrame;
+
+use super::class::{Class, Condition, Mode, Unknown};
+use super::facts::{Engine, VehicleMotion};
+use super::frames::FrameMeaning;
+use super::intent::{EcuTarget, Intent, Stage, What};
+use super::services::classify;
+use super::verdict::{PolicyRefusal, RuleNumber, Verdict, Why};
+use super::{Frames, Policy};
+
+const ALLOWED: Verdict = Verdict::Allow { rule: 0 };
+
+impl Policy {
+    /// Judges an intent, and returns the refusal if the mode is `enforce`.
+    ///
+    /// In the mode `observe`, refusals are counted, and the intent may be carried out.
+    pub fn refuses(&mut self, now: Instant, stage: Stage, intent: &Intent<'_>) -> Option<PolicyRefusal> {
+        let verdict = self.judge(now, stage, intent);
+        let refusal = verdict.refusal().copied()?;
+        self.refused += 1;
+        (self.settings.mode == Mode::Enforce).then_some(refusal)
+    }
+
+    /// Judges an intent. With [`Stage::Turn`], an intent that is allowed is taken as carried out.
+    pub fn judge(&mut self, now: Instant, stage: Stage, intent: &Intent<'_>) -> Verdict {
+        if self.settings.mode == Mode::Off {
+            return ALLOWED;
+        }
+        match intent.what {
+            What::KeepAlive => ALLOWED,
+            What::Pdu(request) => {
+                let verdict = self.judge_request(now, intent, request);
+                if stage == Stage::Turn && self.goes_out(&verdict) {
+                    self.handle_sent(now, intent, request);
+                }
+                verdict
+            }
+            What::Frame(frame) => self.judge_frame(now, stage, intent, frame),
+            What::OpenChannel => self.judge_channel(now, intent, "opening a channel"),
+            What::ConfigureBus => self.judge_channel(now, intent, "setting up the bus"),
+            What::Scan => self.judge_class(now, Class::Scan, "a search for all ECUs"),
+            What::ReadVin => self.judge_class(now, Class::Read, "reading the VIN"),
+        }
+    }
+
+    fn goes_out(&self, verdict: &Verdict) -> bool {
+        verdict.is_allowed() || self.settings.mode != Mode::Enforce
+    }
+
+    fn handle_sent(&mut self, now: Instant, intent: &Intent<'_>, request: &[u8]) {
+        self.transfers.handle_sent(now, intent.bus.index, intent.target, request);
+        self.controls.handle_sent(intent.bus.index, intent.target, request);
+    }
+
+    fn judge_request(&mut self, now: Instant, intent: &Intent<'_>, request: &[u8]) -> Verdict {
+        let classified = classify(request);
+        if classified.always || self.transfers.covers(now, intent.bus.index, intent.target, request) {
+            return ALLOWED;
+        }
+        let rule = self
+            .settings
+            .rules
+            .iter()
+            .position(|rule| rule.matches_channel(intent) && rule.matches_request(request));
+        match rule {
+            Some(index) => self.judge_rule(now, index, classified.class, classified.name()),
+            None => self.judge_class(now, classified.class, classified.name()),
+        }
+    }
+
+    fn judge_channel(&mut self, now: Instant, intent: &Intent<'_>, name: &'static str) -> Verdict {
+        let rule = self
+            .settings
+            .rules
+            .iter()
+            .position(|rule| rule.is_about_channels() && rule.matches_channel(intent));
+        match rule {
+            Some(index) => self.judge_rule(now, index, Class::Session, name),
+            None => ALLOWED,
+        }
+    }
+
+    fn judge_frame(&mut self, now: Instant, stage: Stage, intent: &Intent<'_>, frame: &CanFrame) -> Verdict {
+        let bus = intent.bus.index;
+        let meanings = self.frames(stage).meanings(bus, frame);
+        let mut verdict = ALLOWED;
+        for meaning in meanings.into_iter().flatten() {
+            verdict = match meaning {
+                FrameMeaning::Request { extended, data } => {
+                    let target = EcuTarget::Can { id: frame.id(), extended };
+                    self.judge_request(now, &Intent { target, ..*intent }, data)
+                }
+                FrameMeaning::Bus => self.judge_bus_frame(now, intent, frame),
+                FrameMeaning::Harmless => ALLOWED,
+                FrameMeaning::NoFirstFrame => Verdict::Refuse(PolicyRefusal {
+                    rule: 0,
+                    class: Class::Bus,
+                    why: Why::NoFirstFrame,
+                    name: "the frame",
+                }),
+            };
+            if !verdict.is_allowed() {
+                break;
+            }
+        }
+        let goes_out = self.goes_out(&verdict);
+        if stage == Stage::Turn && goes_out {
+            for meaning in meanings.into_iter().flatten() {
+                if let FrameMeaning::Request { extended, data } = meaning {
+                    let target = EcuTarget::Can { id: frame.id(), extended };
+                    self.handle_sent(now, &Intent { target, ..*intent }, data);
+                }
+            }
+        }
+        self.frames(stage).handle_frame(bus, frame, goes_out);
+        verdict
+    }
+
+    fn judge_bus_frame(&mut self, now: Instant, intent: &Intent<'_>, frame: &CanFrame) -> Verdict {
+        let intent = Intent { target: EcuTarget::Can { id: frame.id(), extended: None }, ..*intent };
+        let rule = self
+            .settings
+            .rules
+            .iter()
+            .position(|rule| rule.is_about_channels() && rule.matches_channel(&intent));
+        match rule {
+            Some(index) => self.judge_rule(now, index, Class::Bus, "a raw frame"),
+            None => self.judge_class(now, Class::Bus, "a raw frame"),
+        }
+    }
+
+    fn frames(&mut self, stage: Stage) -> &mut Frames {
+        match stage {
+            Stage::Arrival => &mut self.arrived,
+            Stage::Turn => &mut self.sent,
+        }
+    }
+
+    fn judge_rule(&mut self, now: Instant, index: usize, class: Class, name: &'static str) -> Verdict {
+        let number = RuleNumber::try_from(index + 1).unwrap_or(RuleNumber::MAX);
+        let conditions = self.settings.rules.get(index).map_or(&[][..], |rule| rule.require.as_slice());
+        let why = self.first_unmet(now, conditions, class);
+        let wants_speed = wants_speed(conditions);
+        self.verdict(
+            now,
+            wants_speed,
+            PolicyRefusal { rule: number, class, why: why.unwrap_or(Why::Never), name },
+            why,
+        )
+    }
+
+    fn judge_class(&mut self, now: Instant, class: Class, name: &'static str) -> Verdict {
+        let conditions = self.conditions(class);
+        let why = self.first_unmet(now, conditions, class);
+        let wants_speed = wants_speed(conditions);
+        self.verdict(
+            now,
+            wants_speed,
+            PolicyRefusal { rule: 0, class, why: why.unwrap_or(Why::Never), name },
+            why,
+        )
+    }
+
+    fn verdict(
+        &mut self,
+        now: Instant,
+        wants_speed: bool,
+        mut refusal: PolicyRefusal,
+        why: Option<Why>,
+    ) -> Verdict {
+        if wants_speed {
+            self.speed_wanted = Some(now);
+        }
+        match why {
+            None => Verdict::Allow { rule: refusal.rule },
+            Some(Why::ConsentNeeded) => {
+                // the first refusal asks; a person who did not answer is asked again only by requestConsent
+                if self.consent.ask_first(now, refusal.class).is_ok() {
+                    refusal.why = Why::ConsentAsked;
+                }
+                Verdict::Refuse(refusal)
+            }
+            Some(_) => Verdict::Refuse(refusal),
+        }
+    }
+
+    /// The first condition that is not met. The conditions are sorted, so that consent comes last.
+    fn first_unmet(&self, now: Instant, conditions: &[Condition], class: Class) -> Option<Why> {
+        conditions.iter().find_map(|condition| self.unmet(now, *condition, class))
+    }
+
+    fn unmet(&self, now: Instant, condition: Condition, class: Class) -> Option<Why> {
+        match condition {
+            Condition::Never => Some(Why::Never),
+            Condition::NotMoving => match self.facts.motion(now) {
+                VehicleMotion::Moving { kmh } => Some(Why::Moving { kmh }),
+                VehicleMotion::Stationary => None,
+                VehicleMotion::Unknown { moved: Some(kmh) } => Some(Why::SpeedLost { kmh }),
+                VehicleMotion::Unknown { moved: None } => {
+                    self.unmet_unknown(now, self.settings.facts.unknown_speed, Why::SpeedUnknown, class)
+                }
+            },
+            Condition::Stationary => match self.facts.motion(now) {
+                VehicleMotion::Moving { kmh } => Some(Why::Moving { kmh }),
+                VehicleMotion::Stationary => None,
+                VehicleMotion::Unknown { .. } if self.facts.kmh(now).is_some() => Some(Why::NotStationary),
+                VehicleMotion::Unknown { .. } => Some(Why::SpeedUnknown),
+            },
+            Condition::EngineOff => match self.facts.engine(now) {
+                Engine::On => Some(Why::EngineOn),
+                Engine::Off => None,
+                Engine::Unknown => Some(Why::EngineUnknown),
+            },
+            Condition::IgnitionOn => match self.facts.ignition() {
+                Some(true) => None,
+                Some(false) => Some(Why::IgnitionOff),
+                None => Some(Why::IgnitionUnknown),
+            },
+            Condition::Voltage => match self.facts.volts() {
+                Some(volts) if self.facts.is_voltage_low() => Some(Why::VoltageLow { volts }),
+                Some(_) => None,
+                None => {
+                    self.unmet_unknown(now, self.settings.facts.unknown_voltage, Why::VoltageUnknown, class)
+                }
+            },
+            Condition::Ticket => (!self.has_ticket).then_some(Why::NoTicket),
+            Condition::VinConfirmed => (!self.is_vin_confirmed).then_some(Why::VinNotConfirmed),
+            Condition::Consent => self.unmet_consent(now, class),
+        }
+    }
+
+    fn unmet_unknown(&self, now: Instant, meaning: Unknown, why: Why, class: Class) -> Option<Why> {
+        match meaning {
+            Unknown::Allow => None,
+            Unknown::Refuse => Some(why),
+            Unknown::Consent => self.unmet_consent(now, class),
+        }
+    }
+
+    fn unmet_consent(&self, now: Instant, class: Class) -> Option<Why> {
+        if self.consent.is_given(now, class) {
+            return None;
+        }
+        Some(if self.consent.asking() == Some(class) { Why::ConsentAsked } else { Why::ConsentNeeded })
+    }
+}
+
+fn wants_speed(conditions: &[Condition]) -> bool {
+    conditions.iter().any(|condition| matches!(condition, Condition::NotMoving | Condition::Stationary))
+}

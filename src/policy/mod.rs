@@ -1,0 +1,262 @@
+//! The policy beside the vehicle (SAE J3138): what may be sent to a vehicle, and when.
+//!
+//! [`Policy`] is a pure machine. Facts come in by `handle_*`, [`Policy::judge`] answers whether an intent may be carried
+//! out, and nothing in it reads a clock, a file or a bus. What somebody wants to do is an [`Intent`]; tables of services
+//! ([`services`]) give its [`Class`]; rules of the configuration, or else the class, give the conditions that must hold.
+//!
+//! A verdict never waits: what is refused now may be sent again when the facts have changed.
+
+mod class;
+mod consent;
+mod controls;
+mod explain;
+mod facts;
+mod frames;
+mod intent;
+mod judge;
+pub mod services;
+mod settings;
+mod state;
+mod transfers;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use connector_hal::can::CanFrame;
+
+pub use class::{Class, Condition, Mode, Unknown};
+pub use consent::{CannotAsk, ConsentEvent};
+pub use controls::Return;
+pub use explain::explain;
+pub use facts::{AskedSource, Engine, VehicleMotion};
+pub use intent::{EcuTarget, Intent, IntentBus, Stage, What};
+pub use settings::{
+    ByteOrder, ConsentGiver, ConsentSettings, FactSettings, HexBytes, MAX_RULES, PolicySettings, Rule,
+    SpeedFact, SpeedSignal,
+};
+pub use state::PolicyState;
+pub use verdict::{PolicyRefusal, RuleNumber, Verdict, Why};
+
+use consent::Consent;
+use controls::Controls;
+use facts::Facts;
+use frames::Frames;
+use state::Reports;
+use transfers::TransferGrants;
+
+/// The speed is asked for while an intent needed it at most this long ago …
+const SPEED_WANTED_FOR: Duration = Duration::from_secs(10);
+/// … and not more often than this.
+const SPEED_PERIOD: Duration = Duration::from_secs(1);
+
+/// The policy of a connector.
+#[derive(Debug)]
+pub struct Policy {
+    settings: PolicySettings,
+    /// The conditions of each class, in the order of [`Class::ALL`].
+    conditions: [Vec<Condition>; Class::ALL.len()],
+    facts: Facts,
+    consent: Consent,
+    /// What has arrived, and what has gone out: frames are watched in both orders.
+    arrived: Frames,
+    sent: Frames,
+    transfers: TransferGrants,
+    controls: Controls,
+    returns: Vec<Return>,
+    has_ticket: bool,
+    is_vin_confirmed: bool,
+    speed_wanted: Option<Instant>,
+    speed_asked: Option<Instant>,
+    was_moving: bool,
+    refused: u64,
+    reports: Reports,
+}
+
+impl Policy {
+    /// Knows nothing about the vehicle yet. `has_button` says whether the device has a button that a person at the
+    /// vehicle can press.
+    pub fn new(mut settings: PolicySettings, has_button: bool) -> Self {
+        for rule in &mut settings.rules {
+            rule.require.sort_unstable();
+        }
+        let consent = Consent::new(settings.consent.clone(), has_button);
+        let can_ask = consent.can_ask();
+        let frames = || Frames::new(settings.facts.diagnostic_ids.clone());
+        Self {
+            conditions: Class::ALL.map(|class| settings.conditions(class, can_ask)),
+            facts: Facts::new(settings.facts.clone()),
+            consent,
+            arrived: frames(),
+            sent: frames(),
+            transfers: TransferGrants::new(),
+            controls: Controls::default(),
+            returns: Vec::new(),
+            has_ticket: false,
+            is_vin_confirmed: false,
+            speed_wanted: None,
+            speed_asked: None,
+            was_moving: false,
+            refused: 0,
+            reports: Reports::default(),
+            settings,
+        }
+    }
+
+    /// The mode.
+    pub fn mode(&self) -> Mode {
+        self.settings.mode
+    }
+
+    /// The conditions of a class.
+    pub fn conditions(&self, class: Class) -> &[Condition] {
+        let index = Class::ALL.iter().position(|other| *other == class);
+        index.and_then(|index| self.conditions.get(index)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Handles a new connection of an operator. `unattended` says that its ticket confirms unattended service.
+    pub fn handle_opened(&mut self, now: Instant, has_ticket: bool, unattended: bool) {
+        self.handle_closed();
+        self.has_ticket = has_ticket;
+        self.consent.handle_opened(now, unattended);
+    }
+
+    /// Handles the end of the connection: consents, transfers and controls end with it.
+    pub fn handle_closed(&mut self) {
+        self.consent.handle_closed();
+        self.arrived.clear();
+        self.sent.clear();
+        self.transfers.clear();
+        self.controls.clear();
+        self.returns.clear();
+        self.has_ticket = false;
+        self.is_vin_confirmed = false;
+        self.speed_wanted = None;
+        self.refused = 0;
+        self.reports = Reports::default();
+    }
+
+    /// Handles a frame that was heard on a bus.
+    pub fn handle_heard_frame(&mut self, now: Instant, bus: IntentBus<'_>, frame: &CanFrame) {
+        self.facts.handle_frame(now, bus.name, frame);
+        self.arrived.handle_heard(bus.index, frame);
+        self.sent.handle_heard(bus.index, frame);
+        self.check_motion(now);
+    }
+
+    /// Handles a response of an ECU to the operator.
+    pub fn handle_response(&mut self, bus: usize, target: EcuTarget, response: &[u8]) {
+        if response.first() == Some(&0x77) {
+            self.transfers.handle_ended(bus, target);
+        }
+    }
+
+    /// Handles a chain of requests that broke, or a channel that closed: the ECU's transfer is over.
+    pub fn handle_transfer_ended(&mut self, bus: usize, target: EcuTarget) {
+        self.transfers.handle_ended(bus, target);
+    }
+
+    /// Handles a speed that the vehicle reported when asked, in km/h.
+    pub fn handle_asked_speed(&mut self, now: Instant, source: AskedSource, kmh: f32) {
+        self.facts.handle_asked_speed(now, source, kmh);
+        self.check_motion(now);
+    }
+
+    /// Handles the engine's speed, in revolutions per minute.
+    pub fn handle_engine_speed(&mut self, now: Instant, rpm: f32) {
+        self.facts.handle_engine_speed(now, rpm);
+    }
+
+    /// Handles a measured voltage; `None` if it cannot be measured.
+    pub fn handle_voltage(&mut self, now: Instant, volts: Option<f32>) {
+        self.facts.handle_voltage(now, volts);
+    }
+
+    /// Handles the state of the ignition; `None` if it cannot be read.
+    pub fn handle_ignition(&mut self, on: Option<bool>) {
+        self.facts.handle_ignition(on);
+        self.consent.handle_ignition(on);
+    }
+
+    /// Handles the vehicle's VIN. `is_confirmed` says that it is that of the ticket.
+    pub fn handle_vin(&mut self, vin: Option<&str>, is_confirmed: bool) {
+        self.consent.handle_vin(vin);
+        self.is_vin_confirmed = is_confirmed;
+    }
+
+    /// Handles the device's button. Returns whether the press belongs to consent, so that nothing else should use it.
+    pub fn handle_button(&mut self, now: Instant, is_pressed: bool) -> bool {
+        self.consent.handle_button(now, is_pressed)
+    }
+
+    /// Asks the person at the vehicle for consent. Returns for how long the person is asked.
+    ///
+    /// # Errors
+    ///
+    /// The device cannot ask, or no connection is open.
+    pub fn request_consent(&mut self, now: Instant, class: Class) -> Result<Duration, CannotAsk> {
+        self.consent.ask(now, class)
+    }
+
+    /// The class for which the person at the vehicle is being asked, for LED and buzzer.
+    pub fn asking(&self) -> Option<Class> {
+        self.consent.asking()
+    }
+
+    /// Handles the passing of time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.consent.handle_timeout(now);
+        self.check_motion(now);
+    }
+
+    /// The next moment at which [`Self::handle_timeout`] or [`Self::poll_state`] has something to do.
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let consent = self.consent.poll_timeout();
+        let facts = self.facts.next_change(now);
+        consent.into_iter().chain(facts).min()
+    }
+
+    /// Returns the next event of consent.
+    pub fn poll_consent(&mut self) -> Option<ConsentEvent> {
+        self.consent.poll_event()
+    }
+
+    /// Returns the next request that gives an input or output back to its ECU, because the vehicle moves.
+    pub fn poll_return(&mut self) -> Option<Return> {
+        (!self.returns.is_empty()).then(|| self.returns.remove(0))
+    }
+
+    /// Returns whether the vehicle should be asked for its speed now. The caller asks only while no channel of the bus
+    /// is busy.
+    pub fn poll_wants_speed(&mut self, now: Instant) -> bool {
+        let is_wanted =
+            self.speed_wanted.is_some_and(|at| now.saturating_duration_since(at) < SPEED_WANTED_FOR);
+        let is_due = self.speed_asked.is_none_or(|at| now.saturating_duration_since(at) >= SPEED_PERIOD);
+        if is_wanted && is_due {
+            self.speed_asked = Some(now);
+        }
+        is_wanted && is_due
+    }
+
+    /// Returns the state to report, if it has changed since the last report.
+    pub fn poll_state(&mut self, now: Instant) -> Option<PolicyState> {
+        let state = self.state(now);
+        self.reports.poll(now, state)
+    }
+
+    /// Returns the present state.
+    pub fn state(&self, now: Instant) -> PolicyState {
+        PolicyState::new(now, self.settings.mode, &self.facts, &self.consent, self.refused)
+    }
+
+    /// Returns control of inputs and outputs when the vehicle begins to move.
+    fn check_motion(&mut self, now: Instant) {
+        let is_moving = matches!(self.facts.motion(now), VehicleMotion::Moving { .. });
+        if is_moving && !self.was_moving && self.settings.mode == Mode::Enforce {
+            self.returns = self.controls.take_returns();
+        }
+        self.was_moving = is_moving;
+    }
+}
