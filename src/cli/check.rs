@@ -7,6 +7,7 @@ use connector_hal::can::CanError;
 
 use super::exit_status::CONFIG_STATUS;
 use crate::config::{BusKind, Config, ConfigProblem, ConfiguredBus, Severity};
+use crate::policy::explain;
 
 pub(super) fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let mut problems = Config::check_file(path);
@@ -14,6 +15,9 @@ pub(super) fn run(path: &Path) -> anyhow::Result<ExitCode> {
     if let Ok(config) = Config::load(path) {
         for bus in &config.buses {
             problems.extend(try_device(bus, &problems));
+        }
+        for line in explain(&config.policy, config.board.button.is_some()) {
+            println!("{line}");
         }
     }
     for problem in &problems {

@@ -1,4 +1,4 @@
-//! The command line: `connector-agent run|vin|scan|check`.
+//! The command line: `connector-agent run|vin|scan|check|policy`.
 
 mod buses;
 mod check;
@@ -6,6 +6,7 @@ mod core_dump;
 mod exit_status;
 mod log_line;
 mod logging;
+mod policy;
 mod run;
 mod scan;
 mod scan_output;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use self::policy::PolicyArgs;
 use self::scan::ScanArgs;
 use self::vin::VinArgs;
 use crate::config::LogFormat;
@@ -61,6 +63,8 @@ enum CliCommand {
     Scan(ScanArgs),
     /// Report every problem with configuration and hardware, and its remedy
     Check,
+    /// Explain what may be sent to the vehicle, and when
+    Policy(PolicyArgs),
 }
 
 /// How long the process waits at its end until its addresses on the vehicle's network are gone: ten times as long as
@@ -93,6 +97,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             CliCommand::Vin(args) => vin::run(&args, &cli.config, format).await,
             CliCommand::Scan(args) => scan::run(&args, &cli.config, format).await,
             CliCommand::Check => check::run(&cli.config),
+            CliCommand::Policy(args) => policy::run(&args, &cli.config),
         }
     });
     // a thread that hangs in a device must not keep the process alive

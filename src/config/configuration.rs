@@ -18,12 +18,13 @@ use crate::config::sections::{
     BusKind, CloudConfig, ConfiguredBus, ConnectorConfig, LogConfig, PowerConfig, RelayConfig, VinConfig,
 };
 use crate::config::vin::VinSettings;
+use crate::policy::PolicySettings;
 
 /// The path of the configuration file, by default.
 pub(crate) const DEFAULT_PATH: &str = "/etc/connector-agent.toml";
 
 /// The whole configuration. [`Config::load`] refuses contradictions.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The connector's identity.
@@ -48,6 +49,9 @@ pub struct Config {
     /// The files and lines of the system that make up the board.
     #[serde(default)]
     pub board: BoardConfig,
+    /// What may be sent to the vehicle, and when.
+    #[serde(default)]
+    pub policy: PolicySettings,
     /// Logging.
     #[serde(default)]
     pub log: LogConfig,
@@ -68,6 +72,7 @@ impl Config {
             power: PowerConfig::default(),
             doip: DoipConfig::default(),
             board: BoardConfig::default(),
+            policy: PolicySettings::default(),
             log: LogConfig::default(),
             path: None,
         }

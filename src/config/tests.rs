@@ -424,22 +424,28 @@ fn floor(at: usize) -> usize {
 /// The text with each `#key = value` changed to `key = value`. Prose has a space after the `#`.
 fn uncommented(text: &str) -> String {
     let line = |line: &str| match line.strip_prefix('#') {
-        Some(rest) if rest.starts_with(|first: char| first.is_ascii_lowercase()) => format!("{rest}\n"),
+        Some(rest) if rest.starts_with(|first: char| first.is_ascii_lowercase() || first == '[') => {
+            format!("{rest}\n")
+        }
+        Some(rest) if rest.trim_start().starts_with('{') => format!("{rest}\n"),
         _ => format!("{line}\n"),
     };
     text.lines().map(line).collect()
 }
 
+/// The keys of the table at this path; those of all its elements if the path leads to an array of tables.
 fn keys_at(document: &toml::Table, path: &str) -> BTreeSet<String> {
-    let mut table = Some(document);
+    let mut tables = vec![document];
     for key in path.split('.').filter(|key| !key.is_empty()) {
-        table = table.and_then(|table| table.get(key)).and_then(|value| match value {
-            toml::Value::Table(inner) => Some(inner),
-            toml::Value::Array(elements) => elements.first().and_then(toml::Value::as_table),
-            _ => None,
+        let values = tables.iter().filter_map(|table| table.get(key));
+        let inner = values.flat_map(|value| match value {
+            toml::Value::Table(inner) => vec![inner],
+            toml::Value::Array(elements) => elements.iter().filter_map(toml::Value::as_table).collect(),
+            _ => Vec::new(),
         });
+        tables = inner.collect();
     }
-    table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
+    tables.into_iter().flat_map(toml::Table::keys).cloned().collect()
 }
 
 /// The keys that the code accepts in this table, as it lists them in the error about an unknown key.
@@ -450,6 +456,7 @@ fn understood_keys(table: &str) -> Vec<String> {
             "[[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = \"can0\"\n{}zzz = 1",
             rest.trim_start_matches('.')
         ),
+        None if ["policy.rule", "policy.facts.speed"].contains(&table) => format!("[[{table}]]\nzzz = 1"),
         None => format!("{key} = 1"),
     };
     let (_, problems) = read_text(&text);
@@ -475,4 +482,47 @@ fn credentials_without_a_proxy_or_in_a_wrong_file_are_reported() {
     let in_address = with("proxy = \"http://me:open-sesame@proxy:3128\"");
     assert!(in_address.contains("put them into proxy_credentials_file"), "{in_address}");
     assert!(!in_address.contains("open-sesame"), "{in_address}");
+}
+
+#[test]
+fn a_policy_that_cannot_work_is_reported_with_its_key() {
+    let problems = |toml: &str| {
+        let (_, problems) = read_text(&format!("{MINIMAL}name = \"HS\"\n{toml}"));
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    for (toml, expected) in [
+        ("[policy]\nmode = \"strict\"", "policy.mode"),
+        ("[policy.require]\nreading = []", "policy.require.reading"),
+        ("[policy.facts]\nmin_volts = -1.0", "policy.facts.min_volts: -1 is out of range; set 0 to 60"),
+        ("[policy.facts]\nmoving_above_kmh = nan", "policy.facts.moving_above_kmh"),
+        ("[policy.consent]\nask_seconds = 0", "policy.consent.ask_seconds"),
+        (
+            "[policy.facts]\nspeed = [{ bus = \"HS\" }]",
+            "a signal is incomplete; set bus, id, start, bits and scale",
+        ),
+        ("[policy.facts]\nspeed = [{ obd = true, doip_did = 1 }]", "not one source of the speed"),
+        (
+            "[policy.facts]\nspeed = [{ bus = \"LS\", id = 1, start = 0, bits = 8, scale = 1.0 }]",
+            "policy.facts.speed[0]: no bus is named LS",
+        ),
+        (
+            "[policy.facts]\nspeed = [{ bus = \"HS\", id = 1, start = 0, bits = 33, scale = 1.0 }]",
+            "33 bits are out of range; set bits to 1 to 32",
+        ),
+        (
+            "[policy.facts]\nspeed = [{ bus = \"HS\", id = 1, start = 510, bits = 8, scale = 1.0 }]",
+            "the signal ends behind bit 512",
+        ),
+        ("[[policy.rule]]\nbus = \"LS\"", "policy.rule[0].bus: no bus is named LS"),
+        ("[[policy.rule]]\ndata_prefix = \"2F 1\"", "is not a number of bytes"),
+        (
+            "[policy.consent]\nby = [\"button\"]\n[[policy.rule]]\nrequire = [\"consent\"]",
+            "policy.rule[0].require: warning: no one can give consent on this device",
+        ),
+        ("[policy.require]\nintrusive = [\"ignition-on\"]", "this device cannot read the ignition"),
+    ] {
+        let found = problems(toml);
+        assert!(found.contains(expected), "{toml}: {found}");
+    }
+    assert_eq!(problems("[[policy.rule]]\nbus = \"HS\"\nservices = [0x2F]\nrequire = [\"stationary\"]"), "");
 }

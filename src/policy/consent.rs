@@ -205,7 +205,7 @@ impl Consent {
         true
     }
 
-    fn give(&mut self, now: Instant, class: Class) {
+    pub(super) fn give(&mut self, now: Instant, class: Class) {
         self.given.retain(|(given, _)| *given != class);
         self.given.push((class, now + self.settings.ttl()));
         self.events.push(ConsentEvent::Given(class));

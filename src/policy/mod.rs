@@ -34,8 +34,8 @@ pub use explain::explain;
 pub use facts::{AskedSource, Engine, VehicleMotion};
 pub use intent::{EcuTarget, Intent, IntentBus, Stage, What};
 pub use settings::{
-    ByteOrder, ConsentGiver, ConsentSettings, FactSettings, HexBytes, MAX_RULES, PolicySettings, Rule,
-    SpeedFact, SpeedSignal,
+    ByteOrder, ClassConditions, ConsentGiver, ConsentSettings, FactSettings, HexBytes, MAX_RULES,
+    PolicySettings, Rule, SpeedFact, SpeedSignal,
 };
 pub use state::PolicyState;
 pub use verdict::{PolicyRefusal, RuleNumber, Verdict, Why};
@@ -198,6 +198,11 @@ impl Policy {
     /// The device cannot ask, or no connection is open.
     pub fn request_consent(&mut self, now: Instant, class: Class) -> Result<Duration, CannotAsk> {
         self.consent.ask(now, class)
+    }
+
+    /// Handles consent that was given by other means than button and ticket: as an assumption, to explain the policy.
+    pub fn handle_consent(&mut self, now: Instant, class: Class) {
+        self.consent.give(now, class);
     }
 
     /// The class for which the person at the vehicle is being asked, for LED and buzzer.

@@ -1,6 +1,5 @@
 //! `[policy]` of the configuration: conditions, rules, and the sources of facts.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -12,13 +11,13 @@ use super::intent::{EcuTarget, Intent};
 pub const MAX_RULES: usize = 64;
 
 /// `[policy]`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicySettings {
     /// Whether refused intents are carried out.
     pub mode: Mode,
-    /// The conditions of each class, where they differ from the defaults.
-    pub require: BTreeMap<Class, Vec<Condition>>,
+    /// The conditions of each class.
+    pub require: ClassConditions,
     /// Where facts come from, and how they are judged.
     pub facts: FactSettings,
     /// How consent is given.
@@ -28,35 +27,58 @@ pub struct PolicySettings {
     pub rules: Vec<Rule>,
 }
 
-impl Default for PolicySettings {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Enforce,
-            require: BTreeMap::new(),
-            facts: FactSettings::default(),
-            consent: ConsentSettings::default(),
-            rules: Vec::new(),
-        }
-    }
-}
-
 impl PolicySettings {
     /// Returns the conditions of a class. Raw frames that are no diagnostics need consent where the device can ask for
     /// it.
     pub fn conditions(&self, class: Class, can_ask: bool) -> Vec<Condition> {
-        let mut conditions = match self.require.get(&class) {
-            Some(conditions) => conditions.clone(),
-            None => match class {
-                Class::Read | Class::Session => Vec::new(),
-                Class::Intrusive | Class::Scan => vec![Condition::NotMoving],
-                Class::Programming => vec![Condition::NotMoving, Condition::Voltage],
-                Class::Bus if can_ask => vec![Condition::NotMoving, Condition::Consent],
-                Class::Bus => vec![Condition::NotMoving],
+        let require = &self.require;
+        let mut conditions = match class {
+            Class::Read => require.read.clone(),
+            Class::Session => require.session.clone(),
+            Class::Intrusive => require.intrusive.clone(),
+            Class::Programming => require.programming.clone(),
+            Class::Scan => require.scan.clone(),
+            Class::Bus => match &require.bus {
+                Some(conditions) => conditions.clone(),
+                None if can_ask => vec![Condition::NotMoving, Condition::Consent],
+                None => vec![Condition::NotMoving],
             },
         };
         conditions.sort_unstable();
         conditions.dedup();
         conditions
+    }
+}
+
+/// `[policy.require]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClassConditions {
+    /// The conditions of the class `read`.
+    pub read: Vec<Condition>,
+    /// The conditions of the class `session`.
+    pub session: Vec<Condition>,
+    /// The conditions of the class `intrusive`.
+    pub intrusive: Vec<Condition>,
+    /// The conditions of the class `programming`.
+    pub programming: Vec<Condition>,
+    /// The conditions of the class `bus`. By default a vehicle that does not move, and consent where the device can ask
+    /// for it.
+    pub bus: Option<Vec<Condition>>,
+    /// The conditions of the class `scan`.
+    pub scan: Vec<Condition>,
+}
+
+impl Default for ClassConditions {
+    fn default() -> Self {
+        Self {
+            read: Vec::new(),
+            session: Vec::new(),
+            intrusive: vec![Condition::NotMoving],
+            programming: vec![Condition::NotMoving, Condition::Voltage],
+            bus: None,
+            scan: vec![Condition::NotMoving],
+        }
     }
 }
 
@@ -98,7 +120,7 @@ impl Default for FactSettings {
 
 /// A source of the vehicle's speed.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "SpeedTable")]
 pub enum SpeedFact {
     /// A signal in frames that are on a CAN bus anyway.
     Signal(SpeedSignal),
@@ -115,8 +137,7 @@ pub enum SpeedFact {
 }
 
 /// A signal in frames of a CAN bus.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SpeedSignal {
     /// The bus's name.
     pub bus: String,
@@ -131,11 +152,45 @@ pub struct SpeedSignal {
     /// km/h for a difference of 1.
     pub scale: f32,
     /// km/h for the raw value 0.
-    #[serde(default)]
     pub offset: f32,
     /// The order of the bytes.
-    #[serde(default)]
     pub order: ByteOrder,
+}
+
+/// An element of `policy.facts.speed` as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpeedTable {
+    obd: Option<bool>,
+    doip_did: Option<u16>,
+    bus: Option<String>,
+    id: Option<u32>,
+    start: Option<u16>,
+    bits: Option<u8>,
+    scale: Option<f32>,
+    #[serde(default)]
+    offset: f32,
+    #[serde(default)]
+    order: ByteOrder,
+}
+
+impl TryFrom<SpeedTable> for SpeedFact {
+    type Error = String;
+
+    fn try_from(table: SpeedTable) -> Result<Self, String> {
+        let SpeedTable { obd, doip_did, bus, id, start, bits, scale, offset, order } = table;
+        match (obd, doip_did, bus) {
+            (Some(obd), None, None) => Ok(Self::Obd { obd }),
+            (None, Some(doip_did), None) => Ok(Self::Doip { doip_did }),
+            (None, None, Some(bus)) => match (id, start, bits, scale) {
+                (Some(id), Some(start), Some(bits), Some(scale)) => {
+                    Ok(Self::Signal(SpeedSignal { bus, id, start, bits, scale, offset, order }))
+                }
+                _ => Err("a signal is incomplete; set bus, id, start, bits and scale".to_owned()),
+            },
+            _ => Err("not one source of the speed; set obd, doip_did, or bus and a signal".to_owned()),
+        }
+    }
 }
 
 /// The order of bytes in a signal.

@@ -3,6 +3,7 @@
 mod buses;
 mod doip;
 mod machine;
+mod policy;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<ConfigProblem> {
     problems.extend(buses::check(&config.buses));
     problems.extend(terminal15(config));
     problems.extend(doip::check(&config.doip));
+    problems.extend(policy::check(config));
     problems.extend(bounds(config));
     if EnvFilter::try_new(&config.log.level).is_err() {
         let fix =
