@@ -11,8 +11,8 @@ use connector_hal::can::CanId;
 use super::exit_status::CONFIG_STATUS;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::policy::{
-    AskedSource, Class, EcuTarget, HexBytes, Intent, IntentBus, Policy, PolicySettings, Stage, Verdict, What,
-    explain, services,
+    AskedSource, Class, HexBytes, Intent, IntentBus, IntentTarget, Policy, PolicySettings, Stage, Verdict,
+    What, explain, services,
 };
 
 /// `connector-agent policy …`
@@ -114,11 +114,11 @@ fn judge(args: &ExplainArgs, settings: PolicySettings, has_button: bool, request
     let mut policy = Policy::new(settings, has_button);
     let now = set_facts(&mut policy, args);
     let target = match (args.id, args.target) {
-        (Some(id), _) => EcuTarget::Can { id, extended: None },
+        (Some(id), _) => IntentTarget::Can { id, extended: None },
         (None, Some(address)) => {
-            u8::try_from(address).map_or(EcuTarget::Logical(address), EcuTarget::Address)
+            u8::try_from(address).map_or(IntentTarget::Logical(address), IntentTarget::Address)
         }
-        (None, None) => EcuTarget::None,
+        (None, None) => IntentTarget::None,
     };
     let bus = IntentBus { index: 0, name: &args.bus };
     let verdict = policy.judge(now, Stage::Arrival, &Intent { bus, target, what: What::Pdu(request) });

@@ -1,7 +1,7 @@
 //! Inputs and outputs under control of the tester (services 2F and 30): they are returned to the ECU when the vehicle
 //! moves.
 
-use super::intent::EcuTarget;
+use super::intent::IntentTarget;
 
 const CONTROL_BY_IDENTIFIER: u8 = 0x2F;
 const CONTROL_BY_LOCAL_IDENTIFIER: u8 = 0x30;
@@ -16,7 +16,7 @@ pub struct Return {
     /// The bus's number within the connection.
     pub bus: usize,
     /// The ECU.
-    pub target: EcuTarget,
+    pub target: IntentTarget,
     bytes: [u8; 4],
     len: usize,
 }
@@ -34,7 +34,7 @@ pub(super) struct Controls(Vec<Return>);
 
 impl Controls {
     /// Handles a request that goes out.
-    pub(super) fn handle_sent(&mut self, bus: usize, target: EcuTarget, request: &[u8]) {
+    pub(super) fn handle_sent(&mut self, bus: usize, target: IntentTarget, request: &[u8]) {
         let (returned, parameter) = match *request {
             [CONTROL_BY_IDENTIFIER, high, low, parameter, ..] => {
                 let bytes = [CONTROL_BY_IDENTIFIER, high, low, RETURN_CONTROL];
@@ -85,7 +85,7 @@ impl Controls {
 mod tests {
     use super::*;
 
-    const ECU: EcuTarget = EcuTarget::Address(0x10);
+    const ECU: IntentTarget = IntentTarget::Address(0x10);
 
     #[test]
     fn what_is_under_control_is_returned_and_then_the_session_ends() {
@@ -113,7 +113,7 @@ mod tests {
     fn the_end_of_a_session_returns_everything_of_its_ecu() {
         let mut controls = Controls::default();
         controls.handle_sent(0, ECU, &[0x2F, 0x01, 0x02, 0x03, 0xFF]);
-        controls.handle_sent(0, EcuTarget::Address(0x11), &[0x10, 0x01]);
+        controls.handle_sent(0, IntentTarget::Address(0x11), &[0x10, 0x01]);
         assert_eq!(controls.0.len(), 1);
         controls.handle_sent(0, ECU, &[0x10, 0x01]);
         assert!(controls.take_returns().is_empty());

@@ -13,7 +13,7 @@ pub struct IntentBus<'a> {
 
 /// The ECU, or group of ECUs, that an intent addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EcuTarget {
+pub enum IntentTarget {
     /// No ECU in particular.
     None,
     /// The listeners to a CAN identifier.
@@ -54,7 +54,7 @@ pub struct Intent<'a> {
     /// The bus.
     pub bus: IntentBus<'a>,
     /// The ECU.
-    pub target: EcuTarget,
+    pub target: IntentTarget,
     /// The action.
     pub what: What<'a>,
 }

@@ -7,7 +7,7 @@ use connector_hal::can::CanFrame;
 use super::class::{Class, Condition, Mode, Unknown};
 use super::facts::{Engine, VehicleMotion};
 use super::frames::FrameMeaning;
-use super::intent::{EcuTarget, Intent, Stage, What};
+use super::intent::{Intent, IntentTarget, Stage, What};
 use super::services::classify;
 use super::verdict::{PolicyRefusal, RuleNumber, Verdict, Why};
 use super::{Frames, Policy};
@@ -91,7 +91,7 @@ impl Policy {
         for meaning in meanings.into_iter().flatten() {
             verdict = match meaning {
                 FrameMeaning::Request { extended, data } => {
-                    let target = EcuTarget::Can { id: frame.id(), extended };
+                    let target = IntentTarget::Can { id: frame.id(), extended };
                     self.judge_request(now, &Intent { target, ..*intent }, data)
                 }
                 FrameMeaning::Bus => self.judge_bus_frame(now, intent, frame),
@@ -111,7 +111,7 @@ impl Policy {
         if stage == Stage::Turn && goes_out {
             for meaning in meanings.into_iter().flatten() {
                 if let FrameMeaning::Request { extended, data } = meaning {
-                    let target = EcuTarget::Can { id: frame.id(), extended };
+                    let target = IntentTarget::Can { id: frame.id(), extended };
                     self.handle_sent(now, &Intent { target, ..*intent }, data);
                 }
             }
@@ -121,7 +121,7 @@ impl Policy {
     }
 
     fn judge_bus_frame(&mut self, now: Instant, intent: &Intent<'_>, frame: &CanFrame) -> Verdict {
-        let intent = Intent { target: EcuTarget::Can { id: frame.id(), extended: None }, ..*intent };
+        let intent = Intent { target: IntentTarget::Can { id: frame.id(), extended: None }, ..*intent };
         let rule = self
             .settings
             .rules

@@ -32,7 +32,7 @@ pub use consent::{CannotAsk, ConsentEvent};
 pub use controls::Return;
 pub use explain::explain;
 pub use facts::{AskedSource, Engine, VehicleMotion};
-pub use intent::{EcuTarget, Intent, IntentBus, Stage, What};
+pub use intent::{Intent, IntentBus, IntentTarget, Stage, What};
 pub use settings::{
     ByteOrder, ClassConditions, ConsentGiver, ConsentSettings, FactSettings, HexBytes, MAX_RULES,
     PolicySettings, Rule, SpeedFact, SpeedSignal,
@@ -147,14 +147,14 @@ impl Policy {
     }
 
     /// Handles a response of an ECU to the operator.
-    pub fn handle_response(&mut self, bus: usize, target: EcuTarget, response: &[u8]) {
+    pub fn handle_response(&mut self, bus: usize, target: IntentTarget, response: &[u8]) {
         if response.first() == Some(&0x77) {
             self.transfers.handle_ended(bus, target);
         }
     }
 
     /// Handles a chain of requests that broke, or a channel that closed: the ECU's transfer is over.
-    pub fn handle_transfer_ended(&mut self, bus: usize, target: EcuTarget) {
+    pub fn handle_transfer_ended(&mut self, bus: usize, target: IntentTarget) {
         self.transfers.handle_ended(bus, target);
     }
 

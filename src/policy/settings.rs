@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::class::{Class, Condition, Mode, Unknown};
-use super::intent::{EcuTarget, Intent};
+use super::intent::{Intent, IntentTarget};
 
 /// The most rules that a configuration may have: each costs time for every frame.
 pub const MAX_RULES: usize = 64;
@@ -290,12 +290,12 @@ impl Rule {
             && (self.ids.is_empty() && self.targets.is_empty() || self.matches_target(intent.target))
     }
 
-    fn matches_target(&self, target: EcuTarget) -> bool {
+    fn matches_target(&self, target: IntentTarget) -> bool {
         match target {
-            EcuTarget::None => false,
-            EcuTarget::Can { id, .. } => self.ids.contains(&id.raw()),
-            EcuTarget::Address(address) => self.targets.contains(&address.into()),
-            EcuTarget::Logical(address) => self.targets.contains(&address),
+            IntentTarget::None => false,
+            IntentTarget::Can { id, .. } => self.ids.contains(&id.raw()),
+            IntentTarget::Address(address) => self.targets.contains(&address.into()),
+            IntentTarget::Logical(address) => self.targets.contains(&address),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::intent::EcuTarget;
+use super::intent::IntentTarget;
 
 /// A transfer without any request for this long is over: ECUs leave the programming session long before.
 const IDLE: Duration = Duration::from_secs(60);
@@ -17,7 +17,7 @@ const REQUEST_FILE_TRANSFER: u8 = 0x38;
 
 /// The transfers under way, by bus and ECU.
 #[derive(Debug)]
-pub(super) struct TransferGrants(Vec<(usize, EcuTarget, Instant)>);
+pub(super) struct TransferGrants(Vec<(usize, IntentTarget, Instant)>);
 
 impl TransferGrants {
     pub(super) fn new() -> Self {
@@ -25,13 +25,13 @@ impl TransferGrants {
     }
 
     /// Whether this request continues or ends a transfer under way.
-    pub(super) fn covers(&self, now: Instant, bus: usize, target: EcuTarget, request: &[u8]) -> bool {
+    pub(super) fn covers(&self, now: Instant, bus: usize, target: IntentTarget, request: &[u8]) -> bool {
         matches!(request.first(), Some(&(TRANSFER_DATA | REQUEST_TRANSFER_EXIT)))
             && self.0.iter().any(|(at, of, until)| (*at, *of) == (bus, target) && *until > now)
     }
 
     /// Handles a request that goes out.
-    pub(super) fn handle_sent(&mut self, now: Instant, bus: usize, target: EcuTarget, request: &[u8]) {
+    pub(super) fn handle_sent(&mut self, now: Instant, bus: usize, target: IntentTarget, request: &[u8]) {
         match request.first() {
             Some(&(REQUEST_DOWNLOAD | REQUEST_UPLOAD | REQUEST_FILE_TRANSFER)) => {
                 self.0.retain(|(at, of, until)| (*at, *of) != (bus, target) && *until > now);
@@ -51,7 +51,7 @@ impl TransferGrants {
     }
 
     /// Handles the end of an ECU's transfer: its last answer, a broken chain, a channel that closes.
-    pub(super) fn handle_ended(&mut self, bus: usize, target: EcuTarget) {
+    pub(super) fn handle_ended(&mut self, bus: usize, target: IntentTarget) {
         self.0.retain(|(at, of, _)| (*at, *of) != (bus, target));
     }
 
@@ -64,8 +64,8 @@ impl TransferGrants {
 mod tests {
     use super::*;
 
-    const ECU: EcuTarget = EcuTarget::Logical(0x1001);
-    const OTHER: EcuTarget = EcuTarget::Logical(0x1002);
+    const ECU: IntentTarget = IntentTarget::Logical(0x1001);
+    const OTHER: IntentTarget = IntentTarget::Logical(0x1002);
 
     #[test]
     fn blocks_are_covered_from_the_request_to_the_end_or_a_minute_of_silence() {
@@ -94,7 +94,7 @@ mod tests {
         let start = Instant::now();
         let mut transfers = TransferGrants::new();
         for address in 0..1000 {
-            transfers.handle_sent(start, 0, EcuTarget::Logical(address), &[0x34]);
+            transfers.handle_sent(start, 0, IntentTarget::Logical(address), &[0x34]);
         }
         assert_eq!(transfers.0.len(), MAX_TRANSFERS);
         assert_eq!(transfers.0.capacity(), MAX_TRANSFERS);

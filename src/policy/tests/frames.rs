@@ -117,7 +117,7 @@ fn frames_of_other_protocols_are_no_diagnostics() {
         assert_eq!((refusal.class, refusal.why), (Class::Bus, Why::Moving { kmh: 50.0 }), "{data:02X?}");
     }
     let remote = CanFrame::new_remote(standard(0x7E0), 2).unwrap();
-    let intent = Intent { bus: BUS, target: EcuTarget::None, what: What::Frame(&remote) };
+    let intent = Intent { bus: BUS, target: IntentTarget::None, what: What::Frame(&remote) };
     assert_eq!(vehicle.policy.refuses(vehicle.now, Stage::Turn, &intent).unwrap().class, Class::Bus);
 }
 

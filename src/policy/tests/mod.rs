@@ -56,7 +56,7 @@ impl Vehicle {
 
     pub(super) fn frame(&mut self, id: CanId, data: &[u8]) -> Option<PolicyRefusal> {
         let frame = frame(id, data);
-        let intent = Intent { bus: BUS, target: EcuTarget::None, what: What::Frame(&frame) };
+        let intent = Intent { bus: BUS, target: IntentTarget::None, what: What::Frame(&frame) };
         let arrival = self.policy.refuses(self.now, Stage::Arrival, &intent);
         arrival.or_else(|| self.policy.refuses(self.now, Stage::Turn, &intent))
     }
@@ -78,6 +78,6 @@ pub(super) fn frame(id: CanId, data: &[u8]) -> CanFrame {
     CanFrame::new(id, data).unwrap()
 }
 
-pub(super) fn ecu() -> EcuTarget {
-    EcuTarget::Can { id: standard(0x7E0), extended: None }
+pub(super) fn ecu() -> IntentTarget {
+    IntentTarget::Can { id: standard(0x7E0), extended: None }
 }

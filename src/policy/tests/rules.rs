@@ -67,8 +67,8 @@ fn a_rule_of_an_ecu_matches_its_address_only() {
         let intent = Intent { bus: BUS, target, what: What::Pdu(&[0x22, 0xF1, 0x90]) };
         vehicle.policy.refuses(vehicle.now, Stage::Arrival, &intent).is_some()
     };
-    assert!(judge(EcuTarget::Logical(0x1001)) && judge(EcuTarget::Address(0x33)));
-    assert!(!judge(EcuTarget::Logical(0x1002)) && !judge(EcuTarget::None) && !judge(ecu()));
+    assert!(judge(IntentTarget::Logical(0x1001)) && judge(IntentTarget::Address(0x33)));
+    assert!(!judge(IntentTarget::Logical(0x1002)) && !judge(IntentTarget::None) && !judge(ecu()));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_scan_needs_a_vehicle_that_does_not_move_and_reading_the_vin_nothing() {
     let mut vehicle = Vehicle::new("", false);
     vehicle.drive(50.0);
     let mut judge = |what| {
-        let intent = Intent { bus: BUS, target: EcuTarget::None, what };
+        let intent = Intent { bus: BUS, target: IntentTarget::None, what };
         why(vehicle.policy.refuses(vehicle.now, Stage::Arrival, &intent))
     };
     assert_eq!(judge(What::Scan), Some((0, "moving (50 km/h)".into())));
