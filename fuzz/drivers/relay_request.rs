@@ -4,6 +4,7 @@
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use connector_agent::policy::SharedPolicy;
 use connector_agent::relay::connection::{RelayConnection, RelaySettings};
 use connector_agent::relay::limits::RelayLimits;
 use connector_agent::relay::wire::Envelope;
@@ -53,7 +54,13 @@ pub(super) fn drive(data: &[u8]) {
         .terminal15()
         .build();
     let limits = RelayLimits { max_kept_bytes: 100_000, ..RelayLimits::default() };
-    let settings = RelaySettings { connection_uuid: UUID, hold: Duration::from_secs(30), limits, hardware };
+    let settings = RelaySettings {
+        connection_uuid: UUID,
+        hold: Duration::from_secs(30),
+        limits,
+        hardware,
+        policy: SharedPolicy::default(),
+    };
     let mut session = RelayConnection::new(settings, now);
     let mut cx = Context::from_waker(Waker::noop());
     for line in data.split(|byte| *byte == b'\n') {

@@ -8,14 +8,14 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::protocol::vin::Vin;
 use crate::relay::connection::{BusReport, RelayConnection};
-use crate::relay::wire::Envelope;
+use crate::relay::wire::{Envelope, PolicyReport, PolicyStateReport};
 use crate::vehicle::hardware::Hardware;
 
 /// The version of the relay protocol.
 const PROTOCOL: u32 = 1;
 
 /// What this agent can do beyond the first version of the relay protocol.
-const FEATURES: &[&str] = &["clock"];
+const FEATURES: &[&str] = &["clock", "policy"];
 
 /// `connectorHello`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -107,6 +107,9 @@ pub(super) struct StatusUpdate {
     pub(super) ignition: Option<bool>,
     pub(super) connection_uuid: Option<Uuid>,
     pub(super) buses: Vec<BusReport>,
+    /// The policy's state while a connection is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) policy: Option<PolicyStateReport>,
 }
 
 /// The longest text in an error, in bytes. An error may quote the request that it refuses.
@@ -151,6 +154,7 @@ pub(super) struct CallForAttention {
 pub(super) struct ConnectionOpened {
     pub(super) connection_uuid: Uuid,
     pub(super) vin_number: Option<Vin>,
+    pub(super) policy: PolicyReport,
 }
 
 #[cfg(test)]

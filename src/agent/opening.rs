@@ -14,7 +14,7 @@ use crate::protocol::problem::Problem;
 use crate::relay::connection::{CloseReason, RelayConnection, RelaySettings};
 use crate::relay::limits::{KeepAliveLimits, RelayLimits};
 use crate::relay::wire::request::OpenConnection;
-use crate::relay::wire::{ConnectionClosed, ProblemKind};
+use crate::relay::wire::{ConnectionClosed, PolicyReport, ProblemKind};
 
 /// The longest time that a connection is held while the websocket is down (relay protocol, section 4.3).
 const MAX_HOLD: Duration = Duration::from_secs(300);
@@ -54,7 +54,8 @@ impl Supervisor {
     }
 
     fn reply_opened(&mut self, connection_uuid: Uuid, request_id: RequestId) {
-        let opened = ConnectionOpened { connection_uuid, vin_number: self.vehicle.vin };
+        let policy = self.policy.with(|policy| PolicyReport::of(policy));
+        let opened = ConnectionOpened { connection_uuid, vin_number: self.vehicle.vin, policy };
         self.reply("connectionOpened", &opened, request_id);
     }
 
@@ -97,10 +98,13 @@ impl Supervisor {
                 ..RelayLimits::default()
             },
             hardware: self.setup.hardware.clone(),
+            policy: self.policy.clone(),
         };
         tracing::info!(connection_uuid = %open.connection_uuid, "connection opened");
+        self.policy.with(|policy| policy.handle_opened(now(), open.ticket_id.is_some(), open.unattended));
         let mut relay = RelayConnection::new(settings, now());
         relay.handle_ignition(now(), self.power.ignition());
+        relay.handle_voltage(now(), self.setup.board.voltage());
         self.connection = Some(ActiveConnection::new(relay, self.vehicle.vin, open));
     }
 

@@ -140,6 +140,7 @@ fn target_of(request: &Request) -> Option<(&'static str, Uuid)> {
         Request::ResumeConnection(request) => ("resumeConnection", request.connection_uuid),
         Request::CloseConnection(request) => ("closeConnection", request.connection_uuid),
         Request::ScanEcus(request) => ("scanEcus", request.connection_uuid),
+        Request::RequestConsent(request) => ("requestConsent", request.connection_uuid),
         Request::OperatorJoined(notice) => ("operatorJoined", notice.connection_uuid),
         Request::OperatorLeft(notice) => ("operatorLeft", notice.connection_uuid),
         Request::OpenConnection(_)

@@ -27,6 +27,7 @@ use crate::cloud::login::{Authenticator, LoginStore};
 use crate::cloud::rest::Rest;
 use crate::cloud::websocket::{CloudSocket, OutgoingMessage, SocketSettings};
 use crate::cloud::{Cloud, CloudStatus};
+use crate::policy::{Policy, SharedPolicy};
 use crate::relay::wire::{ConnectionClosed, Envelope};
 use crate::vehicle::wake_watch::WakeWatch;
 
@@ -64,6 +65,8 @@ pub(super) struct Supervisor {
     pub(super) returns: ReturnPauses,
     pub(super) attention: Attention,
     pub(super) ending: Ending,
+    /// What may be sent to the vehicle.
+    pub(super) policy: SharedPolicy,
     pub(super) poll_order: PollOrder,
     pub(super) shown_led: Option<Led>,
     pub(super) reporting: Reporting,
@@ -92,7 +95,9 @@ impl Supervisor {
         let watch = VinWatch::spawn(setup.hardware.clone(), config.vin_settings(), ignition, start);
         let mut ignition_watch = WakeWatch::new(Duration::MAX, now());
         ignition_watch.handle_ignition(ignition);
+        let policy = Policy::new(config.policy.clone(), config.board.button.is_some());
         Ok(Self {
+            policy: SharedPolicy::new(policy),
             power: PowerEvents::new(config.power, ignition, now()),
             setup,
             rng,
@@ -150,6 +155,7 @@ impl Supervisor {
             ignition: self.power.ignition(),
             connection_uuid: connection.map(|connection| connection.relay.connection_uuid()),
             buses: connection.map(|connection| connection.relay.bus_reports()).unwrap_or_default(),
+            policy: connection.map(|connection| connection.relay.policy_state(now())),
         };
         self.send(&Envelope::new("connectorStatusUpdate", &update));
     }

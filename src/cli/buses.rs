@@ -70,7 +70,7 @@ impl NamedBus {
 }
 
 fn doip(device: &str) -> anyhow::Result<NamedBusKind> {
-    Ok(NamedBusKind::Doip(DoipPort { pins: DOIP_PINS, device: device.parse()? }))
+    Ok(NamedBusKind::Doip(DoipPort { name: None, pins: DOIP_PINS, device: device.parse()? }))
 }
 
 /// Opens a CAN device. The error begins with `failed`, such as "cannot scan can0", and says what to do.

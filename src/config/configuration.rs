@@ -104,7 +104,7 @@ impl Config {
         let port = |bus: &ConfiguredBus| match (bus.kind, bus.pins.as_slice()) {
             (BusKind::Kline, &[pin]) => {
                 let (device, bit_rates) = (bus.device.clone(), bus.bit_rates().to_vec());
-                Some(KlinePort { pin, device, bit_rates })
+                Some(KlinePort { name: bus.name.clone(), pin, device, bit_rates })
             }
             _ => None,
         };
@@ -116,7 +116,7 @@ impl Config {
         let port = |bus: &ConfiguredBus| match (bus.kind, bus.pins.as_slice()) {
             (BusKind::Can, &[plus, minus]) => {
                 let (device, fd, isotp) = (bus.device.clone(), bus.fd, bus.isotp);
-                Some(CanPort { pins: [plus, minus], device, fd, isotp })
+                Some(CanPort { name: bus.name.clone(), pins: [plus, minus], device, fd, isotp })
             }
             _ => None,
         };
@@ -126,9 +126,11 @@ impl Config {
     /// The DoIP networks behind the OBD connector's pins, except those with an invalid device name.
     pub fn doip_ports(&self) -> Vec<DoipPort> {
         let port = |bus: &ConfiguredBus| match (bus.kind, bus.pins.as_slice()) {
-            (BusKind::Doip, &[plus, minus]) => {
-                Some(DoipPort { pins: [plus, minus], device: bus.device.parse().ok()? })
-            }
+            (BusKind::Doip, &[plus, minus]) => Some(DoipPort {
+                name: bus.name.clone(),
+                pins: [plus, minus],
+                device: bus.device.parse().ok()?,
+            }),
             _ => None,
         };
         self.buses.iter().filter_map(port).collect()

@@ -5,6 +5,8 @@ use super::doip_device::DoipDevice;
 /// A CAN bus behind pins of the OBD connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CanPort {
+    /// The bus's name in the configuration.
+    pub name: Option<String>,
     /// The pins of CAN high and CAN low.
     pub pins: [u8; 2],
     /// The device, as the configuration names it.
@@ -34,6 +36,8 @@ pub enum IsotpStack {
 /// A K-line behind a pin of the OBD connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KlinePort {
+    /// The bus's name in the configuration.
+    pub name: Option<String>,
     /// The pin.
     pub pin: u8,
     /// The device, as the configuration names it.
@@ -45,6 +49,8 @@ pub struct KlinePort {
 /// A DoIP network behind pins of the OBD connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DoipPort {
+    /// The bus's name in the configuration.
+    pub name: Option<String>,
     /// The pins: 1 and 9, or 3 and 11.
     pub pins: [u8; 2],
     /// The interface, or one gateway.

@@ -14,8 +14,10 @@ mod facts;
 mod frames;
 mod intent;
 mod judge;
+mod obd;
 pub mod services;
 mod settings;
+mod shared;
 mod state;
 mod transfers;
 mod verdict;
@@ -37,6 +39,7 @@ pub use settings::{
     ByteOrder, ClassConditions, ConsentGiver, ConsentSettings, FactSettings, HexBytes, MAX_RULES,
     PolicySettings, Rule, SpeedFact, SpeedSignal,
 };
+pub use shared::{BusPolicy, ChannelPolicy, SharedPolicy};
 pub use state::PolicyState;
 pub use verdict::{PolicyRefusal, RuleNumber, Verdict, Why};
 
@@ -51,6 +54,9 @@ use transfers::TransferGrants;
 const SPEED_WANTED_FOR: Duration = Duration::from_secs(10);
 /// … and not more often than this.
 const SPEED_PERIOD: Duration = Duration::from_secs(1);
+
+/// The positive response to RequestTransferExit (ISO 14229-1, 15.5).
+const TRANSFER_EXITED: u8 = 0x77;
 
 /// The policy of a connector.
 #[derive(Debug)]
@@ -141,16 +147,35 @@ impl Policy {
     /// Handles a frame that was heard on a bus.
     pub fn handle_heard_frame(&mut self, now: Instant, bus: IntentBus<'_>, frame: &CanFrame) {
         self.facts.handle_frame(now, bus.name, frame);
+        if obd::is_answer_id(frame.id()) {
+            self.handle_reported(now, obd::single_frame(frame.data()));
+        }
         self.arrived.handle_heard(bus.index, frame);
         self.sent.handle_heard(bus.index, frame);
         self.check_motion(now);
     }
 
-    /// Handles a response of an ECU to the operator.
-    pub fn handle_response(&mut self, bus: usize, target: IntentTarget, response: &[u8]) {
-        if response.first() == Some(&0x77) {
+    /// Handles a response of an ECU to the operator, or to a question for the speed.
+    pub fn handle_response(&mut self, now: Instant, bus: usize, target: IntentTarget, response: &[u8]) {
+        if response.first() == Some(&TRANSFER_EXITED) {
             self.transfers.handle_ended(bus, target);
         }
+        self.handle_reported(now, response);
+    }
+
+    /// Handles the speeds of vehicle and engine in a response, whoever asked for them.
+    fn handle_reported(&mut self, now: Instant, response: &[u8]) {
+        match obd::reported(response) {
+            Some(obd::Reported::Speed(source, kmh)) => self.handle_asked_speed(now, source, kmh),
+            Some(obd::Reported::Engine(rpm)) => self.facts.handle_engine_speed(now, rpm),
+            None => {}
+        }
+    }
+
+    /// Whether this frame answers a question for the speed that was asked a moment ago.
+    pub fn is_speed_answer(&self, now: Instant, frame: &CanFrame) -> bool {
+        let is_awaited = self.speed_asked.is_some_and(|at| now.saturating_duration_since(at) < SPEED_PERIOD);
+        is_awaited && obd::is_answer_id(frame.id()) && obd::is_answer(obd::single_frame(frame.data()))
     }
 
     /// Handles a chain of requests that broke, or a channel that closed: the ECU's transfer is over.
@@ -233,16 +258,21 @@ impl Policy {
         (!self.returns.is_empty()).then(|| self.returns.remove(0))
     }
 
-    /// Returns whether the vehicle should be asked for its speed now. The caller asks only while no channel of the bus
-    /// is busy.
-    pub fn poll_wants_speed(&mut self, now: Instant) -> bool {
-        let is_wanted =
-            self.speed_wanted.is_some_and(|at| now.saturating_duration_since(at) < SPEED_WANTED_FOR);
-        let is_due = self.speed_asked.is_none_or(|at| now.saturating_duration_since(at) >= SPEED_PERIOD);
-        if is_wanted && is_due {
-            self.speed_asked = Some(now);
-        }
-        is_wanted && is_due
+    /// When the vehicle should be asked for its speed. The caller asks only while no channel of the bus is busy.
+    pub fn speed_due(&self, now: Instant) -> Option<Instant> {
+        let wanted = self.speed_wanted.filter(|at| now.saturating_duration_since(*at) < SPEED_WANTED_FOR)?;
+        let can_ask = self.askable_speeds() != (false, None);
+        can_ask.then(|| self.speed_asked.map_or(wanted, |asked| wanted.max(asked + SPEED_PERIOD)))
+    }
+
+    /// Handles a question for the speed that is being asked.
+    pub fn handle_speed_asked(&mut self, now: Instant) {
+        self.speed_asked = Some(now);
+    }
+
+    /// The sources of the speed that may be asked: OBD, and the data identifier by DoIP.
+    pub fn askable_speeds(&self) -> (bool, Option<u16>) {
+        self.settings.facts.askable_speeds()
     }
 
     /// Returns the state to report, if it has changed since the last report.

@@ -102,6 +102,18 @@ pub struct FactSettings {
     pub diagnostic_ids: Vec<u32>,
 }
 
+impl FactSettings {
+    /// The sources of the speed that may be asked: OBD, and the data identifier by DoIP.
+    pub(super) fn askable_speeds(&self) -> (bool, Option<u16>) {
+        let obd = self.speed.contains(&SpeedFact::Obd { obd: true });
+        let doip = self.speed.iter().find_map(|source| match source {
+            SpeedFact::Doip { doip_did } => Some(*doip_did),
+            _ => None,
+        });
+        (obd, doip)
+    }
+}
+
 impl Default for FactSettings {
     fn default() -> Self {
         Self {

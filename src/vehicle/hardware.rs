@@ -100,7 +100,7 @@ impl Hardware {
 
         let bus = bus.clone();
         let isotp = crate::config::IsotpStack::Auto;
-        let port = CanPort { pins: [6, 14], device: "can0".to_owned(), fd: false, isotp };
+        let port = CanPort { name: None, pins: [6, 14], device: "can0".to_owned(), fd: false, isotp };
         let open_can: Arc<OpenCan> = Arc::new(move |device: &str| {
             let adapter = bus.attach_adapter(device, VirtualBus::full_capabilities());
             Box::pin(std::future::ready(Ok(Box::new(adapter) as Box<dyn CanBus>)))
@@ -111,7 +111,7 @@ impl Hardware {
     /// A DoIP network and terminal 15 at these pins, which are not opened.
     pub(crate) fn at_pins(doip: [u8; 2], terminal15: u8) -> Self {
         let device = crate::config::doip_device::DoipDevice::Interface("eth0".to_owned());
-        let doip_ports = Arc::new([DoipPort { pins: doip, device }]);
+        let doip_ports = Arc::new([DoipPort { name: None, pins: doip, device }]);
         Self { doip_ports, terminal15: Some(terminal15), ..Self::new([]) }
     }
 }

@@ -51,7 +51,7 @@ async fn gateway(change: impl FnOnce(&mut GatewayConfig)) -> DoipGateway {
 }
 
 fn hardware(gateway: SocketAddr, config: DoipConfig) -> Hardware {
-    let port = DoipPort { pins: [3, 11], device: DoipDevice::Host(gateway) };
+    let port = DoipPort { name: None, pins: [3, 11], device: DoipDevice::Host(gateway) };
     Hardware::new([]).with_doip([port], config, None)
 }
 

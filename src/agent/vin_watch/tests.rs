@@ -102,8 +102,11 @@ impl WatchRig {
         let acknowledges = Box::new(bus.attach("a node of the vehicle"));
         let mut hardware = Hardware::on_bus(&bus);
         if let Some(network) = network {
-            hardware.doip_ports =
-                Arc::new([DoipPort { pins: [3, 11], device: DoipDevice::Interface("eth0".to_owned()) }]);
+            hardware.doip_ports = Arc::new([DoipPort {
+                name: None,
+                pins: [3, 11],
+                device: DoipDevice::Interface("eth0".to_owned()),
+            }]);
             hardware.open_doip = Arc::new(move |_, _, purpose| {
                 let opened = match purpose {
                     Purpose::Listen => Ok(Box::new(network.clone()) as Box<dyn Network>),

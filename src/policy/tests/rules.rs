@@ -150,13 +150,16 @@ fn a_scan_needs_a_vehicle_that_does_not_move_and_reading_the_vin_nothing() {
 #[test]
 fn the_speed_is_asked_for_on_demand_and_at_most_once_a_second() {
     let mut vehicle = Vehicle::new("", false);
-    assert!(!vehicle.policy.poll_wants_speed(vehicle.now));
+    assert_eq!(vehicle.policy.speed_due(vehicle.now), None);
     assert_eq!(vehicle.pdu(&[0x22, 0xF1, 0x90]), None);
-    assert!(!vehicle.policy.poll_wants_speed(vehicle.now), "reading needs no speed");
+    assert_eq!(vehicle.policy.speed_due(vehicle.now), None, "reading needs no speed");
     assert_eq!(vehicle.pdu(&[0x14, 0xFF, 0xFF, 0xFF]), None);
     let mut asked = 0;
     for _ in 0..200 {
-        asked += u32::from(vehicle.policy.poll_wants_speed(vehicle.now));
+        if vehicle.policy.speed_due(vehicle.now).is_some_and(|at| at <= vehicle.now) {
+            vehicle.policy.handle_speed_asked(vehicle.now);
+            asked += 1;
+        }
         vehicle.pass(100);
     }
     assert_eq!(asked, 10, "for ten seconds");
@@ -218,5 +221,23 @@ fn settings_with_unknown_words_are_refused() {
         "rule = [{ services = [256] }]",
     ] {
         assert!(toml::from_str::<PolicySettings>(toml).is_err(), "{toml}");
+    }
+}
+
+#[test]
+fn speeds_in_responses_count_whoever_asked_for_them() {
+    let mut vehicle = Vehicle::new("", false);
+    vehicle.hear(0x7E8, &[0x03, 0x41, 0x0D, 40, 0, 0, 0, 0]);
+    assert_eq!(vehicle.policy.state(vehicle.now).speed_kmh, Some(40));
+    vehicle.hear(0x7E8, &[0x04, 0x41, 0x0C, 0x0C, 0x80]);
+    assert_eq!(vehicle.policy.state(vehicle.now).engine, Engine::On);
+    vehicle.policy.handle_response(vehicle.now, 0, IntentTarget::Logical(0x1001), &[0x62, 0xF4, 0x0D, 60]);
+    assert_eq!(vehicle.policy.state(vehicle.now).speed_kmh, Some(60));
+    let mut other = Vehicle::new("", false);
+    for (id, data) in
+        [(0x123, &[0x03, 0x41, 0x0D, 40][..]), (0x7E8, &[0x03, 0x41, 0x0E, 40]), (0x7E8, &[0x02, 0x41, 0x0D])]
+    {
+        other.hear(id, data);
+        assert_eq!(other.policy.state(other.now).speed_kmh, None, "{data:02X?}");
     }
 }

@@ -126,7 +126,7 @@ fn motion_refuses_what_begins_and_never_cuts_a_transfer() {
         refusal.to_string(),
         "policy: moving (12 km/h): RequestDownload is refused; stop the vehicle and send again"
     );
-    vehicle.policy.handle_response(0, ecu(), &[0x77]);
+    vehicle.policy.handle_response(vehicle.now, 0, ecu(), &[0x77]);
     vehicle.drive(12.4);
     assert!(vehicle.pdu(&[0x36, 3, 0xCC]).is_some(), "the transfer is over");
 }

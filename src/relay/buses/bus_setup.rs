@@ -62,6 +62,16 @@ impl BusSetup {
         }
     }
 
+    /// The bus's name in the connector's configuration.
+    pub(crate) fn configured_name(&self) -> Option<&str> {
+        match self {
+            Self::Can(can) => can.port.name.as_deref(),
+            Self::Kline(kline) => kline.port.name.as_deref(),
+            Self::Doip(doip) => doip.port.name.as_deref(),
+            Self::Terminal15 { .. } => None,
+        }
+    }
+
     /// The OBD pins that only this bus may use.
     fn pins(&self) -> Vec<u8> {
         match self {

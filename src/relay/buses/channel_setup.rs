@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use connector_hal::can::CanId;
 
+use crate::policy::IntentTarget;
+use crate::protocol::kline::Addressing;
 use crate::protocol::problem::Problem;
 use crate::relay::channel::{PduChannelSettings, ResponseTiming};
 use crate::relay::limits::RelayLimits;
@@ -78,6 +80,21 @@ impl ChannelKind {
             Self::Kline(_) => "kline_channel",
             Self::Doip(_) => "doip_channel",
             Self::Terminal15(_) => "terminal15_channel",
+        }
+    }
+
+    /// The ECU of the channel, as the policy names it.
+    pub(crate) fn target(&self) -> IntentTarget {
+        let can = |id: u32, extended| {
+            CanId::try_from(id).map_or(IntentTarget::None, |id| IntentTarget::Can { id, extended })
+        };
+        match self {
+            Self::Raw(raw) => raw.request_id.map_or(IntentTarget::None, |id| can(id, None)),
+            Self::Isotp(isotp) => can(isotp.request_id, isotp.extended_request_address),
+            Self::Tp20(tp20) => IntentTarget::Address(tp20.logical_address),
+            Self::Kline(kline) => IntentTarget::Address(Addressing::of(kline.ecu_id).address()),
+            Self::Doip(doip) => IntentTarget::Logical(doip.ecu_id),
+            Self::Terminal15(_) => IntentTarget::None,
         }
     }
 

@@ -6,6 +6,7 @@ use connector_hal::bus::{BusLoad, BusState};
 use connector_hal::can::CanFrame;
 
 use super::channel_setup::ChannelKind;
+use crate::policy::{BusPolicy, IntentTarget};
 use crate::protocol::problem::Problem;
 use crate::relay::channel::{ChannelOutput, KeepAliveStop, PduToSend};
 use crate::relay::limits::RelayLimits;
@@ -34,6 +35,21 @@ pub trait Channels: Send {
     /// The share of time in which the bus was busy.
     fn load(&self, _now: Instant) -> BusLoad {
         BusLoad::default()
+    }
+
+    /// Has everything that the operator sends judged by this policy, on channels that are opened later.
+    fn set_policy(&mut self, _policy: BusPolicy) {}
+
+    /// Sends a request of the connector itself to an ECU of an open channel; false if the ECU is busy or no channel is
+    /// open to it. The operator does not see the answer.
+    fn ask(&mut self, _now: Instant, _target: IntentTarget, _request: &[u8]) -> bool {
+        false
+    }
+
+    /// Asks the vehicle for its speed; false if the bus is busy or has none of these ways to ask: OBD, a data identifier
+    /// by DoIP.
+    fn ask_speed(&mut self, _now: Instant, _obd: bool, _doip_did: Option<u16>) -> bool {
+        false
     }
 
     /// Opens a channel with a number that is free.

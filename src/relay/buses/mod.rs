@@ -17,6 +17,7 @@ use connector_hal::timer::TimerKind;
 
 pub use channels::{Channels, Opening};
 
+use crate::policy::BusPolicy;
 use crate::vehicle::hardware::Hardware;
 use bus::{AnyBus, Bus};
 use bus_setup::BusSetup;
@@ -27,9 +28,14 @@ use kline::{KlineChannels, KlineDriver};
 use terminal15::{Terminal15Channels, Terminal15Driver};
 
 /// Builds the bus that an operator requested. Its device is opened when the bus is polled.
-pub(crate) fn build(setup: BusSetup, hardware: &Hardware, ignition: Option<bool>) -> Box<dyn AnyBus> {
+pub(crate) fn build(
+    setup: BusSetup,
+    hardware: &Hardware,
+    ignition: Option<bool>,
+    policy: BusPolicy,
+) -> Box<dyn AnyBus> {
     let (name, timer) = (setup.name().to_owned(), hardware.timer);
-    match setup {
+    let mut bus: Box<dyn AnyBus> = match setup {
         BusSetup::Can(can) => {
             let channels =
                 CanChannels::new(name.clone(), can.settings, can.port.isotp).with_proof(can.verify);
@@ -47,5 +53,7 @@ pub(crate) fn build(setup: BusSetup, hardware: &Hardware, ignition: Option<bool>
             let channels = Terminal15Channels::new(name.clone(), ignition);
             Box::new(Bus::new(name, channels, Terminal15Driver, TimerKind::Runtime))
         }
-    }
+    };
+    bus.channels_mut().set_policy(policy);
+    bus
 }

@@ -10,6 +10,7 @@ use super::output::{KeepAliveStop, Output, PduToSend, detail_of, receive_failed}
 use super::pdu_channel::PduChannel;
 use super::raw_channel::RawChannel;
 use super::transport::{EcuTarget, FrameTransport, OpenFailure, PduTransport, TransportEvent};
+use crate::policy::{BusPolicy, IntentTarget};
 use crate::protocol::isotp::{Endpoint, Event, FunctionalEndpoint, SendError, SendFailure};
 use crate::relay::wire::codec::{PduFlags, SendFailedDetail};
 
@@ -44,6 +45,33 @@ impl CanChannel {
     /// Sends a PDU of the operator.
     pub(crate) fn handle_pdu(&mut self, now: Instant, pdu: PduToSend<'_>) {
         by_kind!(self, raw => raw.refuse(), pdus => pdus.handle_pdu(now, pdu));
+    }
+
+    /// Has every PDU or frame of the operator judged by the policy of this bus.
+    pub(crate) fn set_policy(&mut self, policy: &BusPolicy, ecu: Option<u8>) {
+        by_kind!(self, raw => raw.set_policy(policy.channel(IntentTarget::None)), pdus => {
+            let target = match (pdus.transport().target(), ecu) {
+                (_, Some(ecu)) => IntentTarget::Address(ecu),
+                (Some(target), None) => IntentTarget::Can { id: target.id, extended: target.address },
+                (None, None) => pdus.transport().functional_id().map_or(IntentTarget::None, |id| {
+                    IntentTarget::Can { id, extended: None }
+                }),
+            };
+            pdus.set_policy(policy.channel(target));
+        });
+    }
+
+    /// Sends a request of the connector itself to this ECU; false if the channel goes to another one or is busy.
+    pub(crate) fn ask(&mut self, now: Instant, target: IntentTarget, request: &[u8]) -> bool {
+        by_kind!(self, _ => false, pdus => {
+            pdus.policy().is_some_and(|policy| policy.target() == target) && pdus.ask(now, request)
+        })
+    }
+
+    /// Whether PDUs to this ECU go through this channel.
+    pub(crate) fn is_to(&self, target: IntentTarget) -> bool {
+        let policy = by_kind!(self, raw => raw.policy(), pdus => pdus.policy());
+        policy.is_some_and(|policy| policy.target() == target)
     }
 
     /// Breaks the chain behind a PDU of the operator that was refused before it reached the channel.
@@ -100,8 +128,8 @@ impl CanChannel {
     }
 
     /// Sends a frame of the operator before `expires`.
-    pub fn handle_frame_to_send(&mut self, frame: CanFrame, expires: Instant) {
-        by_kind!(self, raw => raw.handle_frame_to_send(frame, expires), pdus => pdus.refuse());
+    pub fn handle_frame_to_send(&mut self, now: Instant, frame: CanFrame, expires: Instant) {
+        by_kind!(self, raw => raw.handle_frame_to_send(now, frame, expires), pdus => pdus.refuse());
     }
 
     /// The oldest frame without an outcome was acknowledged on the bus.
@@ -325,6 +353,10 @@ impl FrameTransport for FunctionalEndpoint {
 
     fn is_functional(&self) -> bool {
         true
+    }
+
+    fn functional_id(&self) -> Option<CanId> {
+        Some(self.config().transmit)
     }
 
     fn skip_flow_control(&mut self, now: Instant, frame: &CanFrame) {

@@ -7,6 +7,7 @@ use connector_hal::bus::BusState;
 use connector_hal::can::CanFrame;
 
 use super::last_request::NO_RESPONSE;
+use crate::policy::PolicyRefusal;
 use crate::protocol::isotp::{ReceiveFailure, SendFailure};
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 
@@ -96,6 +97,12 @@ impl Output {
     /// The event that reports why something was not sent.
     pub(crate) fn send_failed(detail: SendFailedDetail) -> Self {
         Self::event(EventCode::SendFailed, detail as u16, 0, describe(detail))
+    }
+
+    /// The event that reports what the policy refused, and why.
+    pub(crate) fn refused(refusal: &PolicyRefusal) -> Self {
+        let detail = SendFailedDetail::RefusedByPolicy as u16;
+        Self::event(EventCode::SendFailed, detail, refusal.rule, refusal.to_string())
     }
 
     /// The event that reports how many PDUs were discarded because the PDU before them failed. The code is that

@@ -8,6 +8,7 @@ use super::last_request::{LastRequest, Permission, ResponseTiming};
 use super::output::{KeepAliveStop, Output, PduToSend, describe};
 use super::pdu_queue::{Accepted, Queue, QueuedPdu};
 use super::transport::{PduTransport, TransportEvent};
+use crate::policy::{ChannelPolicy, Stage};
 use crate::protocol::uds;
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 
@@ -42,6 +43,7 @@ pub struct PduChannel<T: PduTransport + ?Sized> {
     /// When the PDU that is being sent becomes too old, unless it has begun. A chained PDU does not.
     expires: Option<Instant>,
     keep_alive: KeepAlive,
+    policy: Option<ChannelPolicy>,
     outputs: VecDeque<Output>,
     transport: Box<T>,
 }
@@ -56,6 +58,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             question: None,
             expires: None,
             keep_alive: KeepAlive::new(settings.keep_alive, now),
+            policy: None,
             outputs: VecDeque::new(),
             transport,
         }
@@ -67,7 +70,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         transport: Box<U>,
         now: Instant,
     ) -> PduChannel<U> {
-        let Self { queue, last, mut keep_alive, outputs, .. } = self;
+        let Self { queue, last, mut keep_alive, policy, outputs, .. } = self;
         keep_alive.postpone(now);
         PduChannel {
             queue,
@@ -76,9 +79,20 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             question: None,
             expires: None,
             keep_alive,
+            policy,
             outputs,
             transport,
         }
+    }
+
+    /// Has every request judged by this policy.
+    pub(crate) fn set_policy(&mut self, policy: ChannelPolicy) {
+        self.policy = Some(policy);
+    }
+
+    /// The policy that judges the requests.
+    pub(crate) fn policy(&self) -> Option<&ChannelPolicy> {
+        self.policy.as_ref()
     }
 
     /// The transport. After a call that may have caused an event, call [`PduChannel::handle_events`].
@@ -103,6 +117,9 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// Sends a PDU of the operator.
     pub(crate) fn handle_pdu(&mut self, now: Instant, pdu: PduToSend<'_>) {
+        if self.refuse_by_policy(now, Stage::Arrival, pdu.data) {
+            return self.queue.handle_refused(pdu.flags);
+        }
         match self.queue.push(&self.last, pdu) {
             Accepted::Queued => self.start_next(now),
             Accepted::Full => self.fail(SendFailedDetail::QueueFull),
@@ -203,6 +220,10 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                 self.handle_request_not_sent();
                 continue;
             }
+            if self.refuse_by_policy(now, Stage::Turn, &data) {
+                self.handle_request_not_sent();
+                continue;
+            }
             match self.transport.send(now, &data) {
                 Ok(()) => {
                     self.keep_alive.handle_pdu(&data);
@@ -218,6 +239,13 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         }
     }
 
+    /// Reports the refusal if the policy refuses the request.
+    fn refuse_by_policy(&mut self, now: Instant, stage: Stage, request: &[u8]) -> bool {
+        let refusal = self.policy.as_ref().and_then(|policy| policy.refuses_pdu(now, stage, request));
+        self.outputs.extend(refusal.as_ref().map(Output::refused));
+        refusal.is_some()
+    }
+
     fn handle_request_not_sent(&mut self) {
         if let Some(code) = self.last.handle_send_failed() {
             self.break_chain(code);
@@ -228,6 +256,9 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     fn break_chain(&mut self, code: u8) {
         let discarded = self.queue.discard_chained(code);
         if discarded > 0 {
+            if let Some(policy) = &self.policy {
+                policy.handle_chain_broken();
+            }
             self.outputs.push_back(Output::chain_broken(code, discarded));
         }
     }
@@ -277,11 +308,13 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                     tracing::trace!("an ECU answered the connector's own TesterPresent");
                 }
                 TransportEvent::Received { pdu, .. } if self.is_for_question(&pdu) => {
+                    self.report_response(now, &pdu);
                     if let Some((_, answer)) = &mut self.question {
                         *answer = Some(pdu);
                     }
                 }
                 TransportEvent::Received { address, pdu } => {
+                    self.report_response(now, &pdu);
                     let failed = self.last.handle_response(now, &pdu);
                     self.outputs.push_back(Output::Pdu { address, data: pdu });
                     if let Some(code) = failed {
@@ -303,6 +336,12 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             }
         }
         self.start_next(now);
+    }
+
+    fn report_response(&self, now: Instant, response: &[u8]) {
+        if let Some(policy) = &self.policy {
+            policy.handle_response(now, response);
+        }
     }
 
     /// Whether this PDU answers a TesterPresent that the connector has sent by itself. The operator must not get an

@@ -7,6 +7,7 @@ use connector_hal::can::{CanFrame, CanId};
 
 use super::output::{Output, detail_of};
 use super::transport::EcuTarget;
+use crate::policy::{ChannelPolicy, Stage};
 use crate::protocol::isotp::SendFailure;
 use crate::protocol::uds::{NEGATIVE_RESPONSE, RESPONSE_PENDING};
 use crate::relay::wire::codec::{EventCode, SendFailedDetail};
@@ -34,6 +35,7 @@ pub struct RawChannel {
     last_sent: Option<(Instant, Option<u8>)>,
     /// The ECU that sent response pending last, and until when its response is due.
     pending: Option<(CanId, Instant)>,
+    policy: Option<ChannelPolicy>,
     outputs: VecDeque<Output>,
 }
 
@@ -48,8 +50,26 @@ impl RawChannel {
             queue: VecDeque::new(),
             last_sent: None,
             pending: None,
+            policy: None,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Has every frame judged by this policy.
+    pub(super) fn set_policy(&mut self, policy: ChannelPolicy) {
+        self.policy = Some(policy);
+    }
+
+    /// The policy that judges the frames.
+    pub(super) fn policy(&self) -> Option<&ChannelPolicy> {
+        self.policy.as_ref()
+    }
+
+    /// Reports the refusal if the policy refuses the frame.
+    fn refuse_by_policy(&mut self, now: Instant, stage: Stage, frame: &CanFrame) -> bool {
+        let refusal = self.policy.as_ref().and_then(|policy| policy.refuses_frame(now, stage, frame));
+        self.outputs.extend(refusal.as_ref().map(Output::refused));
+        refusal.is_some()
     }
 
     /// Whether the operator can send frames on this channel.
@@ -81,13 +101,13 @@ impl RawChannel {
         }
     }
 
-    pub(super) fn handle_frame_to_send(&mut self, frame: CanFrame, expires: Instant) {
+    pub(super) fn handle_frame_to_send(&mut self, now: Instant, frame: CanFrame, expires: Instant) {
         let allowed = !frame.is_error() && (self.takes_fd || !frame.is_fd());
         if !allowed || self.request_id != Some(frame.id()) {
             self.refuse();
         } else if self.queue.len() >= QUEUE_LIMIT {
             self.outputs.push_back(Output::send_failed(SendFailedDetail::QueueFull));
-        } else {
+        } else if !self.refuse_by_policy(now, Stage::Arrival, &frame) {
             self.queue.push_back((frame, expires));
         }
     }
@@ -118,11 +138,12 @@ impl RawChannel {
     /// The next frame that may still be sent, and the time until which it may be sent.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(CanFrame, Instant)> {
         while let Some((frame, expires)) = self.queue.pop_front() {
-            if now <= expires {
+            if now > expires {
+                self.handle_too_old();
+            } else if !self.refuse_by_policy(now, Stage::Turn, &frame) {
                 self.last_sent = Some((now, frame.data().first().copied()));
                 return Some((frame, expires));
             }
-            self.handle_too_old();
         }
         None
     }

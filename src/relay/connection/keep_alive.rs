@@ -8,6 +8,7 @@ impl RelayConnection {
     /// The ignition was switched, or can no longer be read.
     pub fn handle_ignition(&mut self, now: Instant, ignition: Option<bool>) {
         self.ignition = ignition;
+        self.settings.policy.with(|policy| policy.handle_ignition(ignition));
         for bus in &mut self.buses {
             bus.channels_mut().handle_ignition(now, ignition);
         }
@@ -20,6 +21,7 @@ impl RelayConnection {
     /// The supply voltage, in volts; `None` if it cannot be measured.
     pub fn handle_voltage(&mut self, now: Instant, volts: Option<f32>) {
         self.keep_alive.handle_voltage(now, volts);
+        self.settings.policy.with(|policy| policy.handle_voltage(now, volts));
         self.update_keep_alive(now);
         self.collect_outputs(now);
     }

@@ -6,6 +6,7 @@ mod keep_alive_policy;
 mod operator;
 mod operator_watch;
 mod pending;
+mod policy;
 mod programming;
 mod progress;
 mod records;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::link::{Link, Role};
+use crate::policy::BusPolicy;
 use crate::relay::buses::bus::AnyBus;
 use crate::relay::wire::Envelope;
 use crate::relay::wire::codec::Tag;
@@ -31,6 +33,7 @@ use held_frames::HeldFrames;
 use keep_alive_policy::KeepAlivePolicy;
 use operator_watch::{Interruption, OperatorWatch};
 use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan, WaitingVinReading};
+use policy::PolicyWork;
 use transfers::Transfers;
 use vin_gate::VinGate;
 
@@ -50,6 +53,8 @@ pub struct RelayConnection {
     settings: RelaySettings,
     link: Link,
     buses: Vec<Box<dyn AnyBus>>,
+    /// The policy for each bus.
+    policies: Vec<BusPolicy>,
     channels: BTreeMap<u16, OpenedChannel>,
     held_frames: HeldFrames,
     /// The reply to `configureBuses` that is due when all buses are set up.
@@ -78,6 +83,7 @@ pub struct RelayConnection {
     records_taken: u64,
     ignition: Option<bool>,
     keep_alive: KeepAlivePolicy,
+    policy_work: PolicyWork,
 }
 
 impl RelayConnection {
@@ -92,6 +98,7 @@ impl RelayConnection {
             settings,
             link,
             buses: Vec::new(),
+            policies: Vec::new(),
             channels: BTreeMap::new(),
             held_frames: HeldFrames::default(),
             configuring: None,
@@ -113,6 +120,7 @@ impl RelayConnection {
             records_taken: 0,
             ignition: None,
             keep_alive,
+            policy_work: PolicyWork::default(),
         }
     }
 
@@ -188,6 +196,8 @@ impl RelayConnection {
         self.scans.clear();
         self.vin_waiting = None;
         self.buses.clear();
+        self.policy_work = PolicyWork::default();
+        self.settings.policy.with(|policy| policy.handle_closed());
     }
 
     /// Closes all channels.

@@ -107,6 +107,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::policy::SharedPolicy;
     use crate::relay::connection::{CloseReason, RelaySettings};
     use crate::relay::limits::RelayLimits;
     use crate::relay::wire::Envelope;
@@ -122,6 +123,7 @@ mod tests {
             hold: 30 * SECOND,
             limits: RelayLimits::default(),
             hardware: Hardware::at_pins([3, 11], 1),
+            policy: SharedPolicy::default(),
         };
         RelayConnection::new(settings, now)
     }

@@ -44,7 +44,8 @@ impl RelayConnection {
         let held = self.held_frames.due(self.link.has_received_clock());
         let gate = self.vin_gate.due();
         let link = self.link.poll_timeout().filter(|_| !self.link.wants_to_send(now));
-        [self.hold_until, operator, link, keep_alive, vin, held, gate].into_iter().flatten().min()
+        let policy = self.policy_due(now);
+        [self.hold_until, operator, link, keep_alive, vin, held, gate, policy].into_iter().flatten().min()
     }
 
     /// Handles all deadlines that have passed.
@@ -59,6 +60,7 @@ impl RelayConnection {
         self.refuse_overdue(now);
         self.read_waiting_vin(now);
         self.update_keep_alive(now);
+        self.serve_policy(now);
         self.collect_outputs(now);
     }
 

@@ -39,6 +39,7 @@ impl RelayConnection {
         };
         self.handle_records(now, &incoming);
         self.update_keep_alive(now);
+        self.serve_policy(now);
         self.collect_outputs(now);
     }
 
@@ -177,6 +178,7 @@ impl RelayConnection {
             return Poll::Pending;
         }
         self.collect_scans();
+        self.serve_policy(tokio::time::Instant::now().into_std());
         Poll::Ready(())
     }
 

@@ -7,7 +7,9 @@ use serde_json::json;
 
 use super::RelayConnection;
 use super::pending::{OpenedChannel, PendingReply};
+use super::policy::refused_by_policy;
 use super::transfers::Transfers;
+use crate::policy::{BusPolicy, IntentTarget, Stage, What};
 use crate::protocol::problem::Problem;
 use crate::relay::buses::bus::StartFailure;
 use crate::relay::buses::bus_setup::BusSetup;
@@ -69,6 +71,7 @@ impl RelayConnection {
                 self.reply("connectionClosed", &message, request_id.clone());
                 Ok(())
             }
+            Request::RequestConsent(request) => self.request_consent(now, &request, &request_id),
             Request::ScanEcus(request) => self.scan_ecus(now, &request, &request_id),
             Request::OpenConnection(_)
             | Request::IdentifyVehicle
@@ -117,13 +120,25 @@ impl RelayConnection {
             }
             setups.push(setup);
         }
+        let shared = &self.settings.policy;
+        let policies: Vec<BusPolicy> = setups
+            .iter()
+            .enumerate()
+            .map(|(index, setup)| shared.bus(index, setup.configured_name()))
+            .collect();
+        for policy in &policies {
+            let refusal = policy.refuses(now, Stage::Turn, IntentTarget::None, What::ConfigureBus);
+            refused_by_policy(refusal).map_err(refuse)?;
+        }
         self.clear_channels();
         self.transfers = Transfers::default();
         self.buses.clear();
         self.stop_scans();
         self.suspend_vin_reading();
         let (hardware, ignition) = (&self.settings.hardware, self.ignition);
-        self.buses.extend(setups.into_iter().map(|setup| build(setup, hardware, ignition)));
+        let buses = setups.into_iter().zip(&policies);
+        self.buses.extend(buses.map(|(setup, policy)| build(setup, hardware, ignition, policy.clone())));
+        self.policies = policies;
         self.configuring = Some(PendingReply { request_id: request_id.clone() });
         self.answer_if_configured(now);
         Ok(())
@@ -198,6 +213,11 @@ impl RelayConnection {
             let detail = format!("No bus named {:?} is configured.", setup.bus_name);
             return Err(refuse(ProblemKind::UnknownBus.problem(detail)));
         };
+        if let Some(policy) = self.policies.get(index) {
+            let target = setup.kind.target();
+            let refusal = policy.refuses(now, Stage::Turn, target, What::OpenChannel);
+            refused_by_policy(refusal).map_err(refuse)?;
+        }
         let opening = bus.open_channel(now, number, &setup.kind, &limits).map_err(refuse)?;
         if let Some(stop) = self.keep_alive.stopped() {
             bus.channels_mut().set_keep_alive(now, Some(stop));

@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use super::RelayConnection;
 use super::pending::{PendingReply, RunningScan};
+use super::policy::refused_by_policy;
+use crate::policy::{IntentTarget, Stage, What};
 use crate::protocol::problem::Problem;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::ScanEcus;
@@ -41,6 +43,10 @@ impl RelayConnection {
             }
             scan.requests.push(PendingReply { request_id: request_id.clone() });
             return Ok(());
+        }
+        if let Some(policy) = self.policies.get(index) {
+            let refusal = policy.refuses(now, Stage::Turn, IntentTarget::None, What::Scan);
+            refused_by_policy(refusal).map_err(refuse)?;
         }
         bus.channels_mut().handle_ignition(now, self.ignition);
         let wanted = ScanRequest { vehicle_stands: request.vehicle_stands, ranges: request.ranges.clone() };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::policy::SharedPolicy;
 use crate::relay::limits::RelayLimits;
 use crate::vehicle::hardware::Hardware;
 
@@ -19,6 +20,8 @@ pub struct RelaySettings {
     pub limits: RelayLimits,
     /// The buses of this connector.
     pub hardware: Hardware,
+    /// What may be sent to the vehicle.
+    pub policy: SharedPolicy,
 }
 
 /// A bus in `connectorStatusUpdate`.

@@ -4,10 +4,13 @@ mod closed_message;
 pub mod codec;
 mod envelope;
 mod number;
+mod policy;
 mod problem_kind;
 pub mod request;
+mod timestamp;
 
 pub use closed_message::CloseReason;
 pub(crate) use closed_message::ConnectionClosed;
 pub use envelope::Envelope;
+pub(crate) use policy::{PolicyReport, PolicyStateReport};
 pub use problem_kind::ProblemKind;

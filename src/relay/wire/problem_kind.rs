@@ -90,6 +90,8 @@ pub enum ProblemKind {
     OtherTester,
     /// Two buses need the same pin or device.
     PinsInUse,
+    /// The connector's policy refuses the request.
+    RefusedByPolicy,
     /// The buses were configured again during a scan.
     ScanStopped,
     /// A binary message is missing before this one.
@@ -136,7 +138,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds, in the order of the enum.
-    const ALL: [Self; 49] = [
+    const ALL: [Self; 50] = [
         Self::BadAnswer,
         Self::BusUnavailable,
         Self::Busy,
@@ -165,6 +167,7 @@ impl ProblemKind {
         Self::NotJoined,
         Self::OtherTester,
         Self::PinsInUse,
+        Self::RefusedByPolicy,
         Self::ScanStopped,
         Self::SequenceGap,
         Self::Timeout,
@@ -238,6 +241,7 @@ impl ProblemKind {
             Self::NotJoined => ("not-joined", 403, "Not joined", CLOUD),
             Self::OtherTester => ("other-tester", 409, "Another tester is in use", CONNECTOR),
             Self::PinsInUse => ("pins-in-use", 409, "Pins in use", CONNECTOR),
+            Self::RefusedByPolicy => ("refused-by-policy", 403, "Refused by the policy", CONNECTOR),
             Self::ScanStopped => ("scan-stopped", 409, "Scan stopped", CONNECTOR),
             Self::SequenceGap => ("sequence-gap", 409, "Invalid binary message", CONNECTOR),
             Self::Timeout => ("timeout", 504, "No answer", CLOUD),

@@ -32,7 +32,7 @@ impl HardwareBuilder {
     }
 
     pub fn can_port(mut self, pins: [u8; 2], device: &str, fd: bool) -> Self {
-        let port = CanPort { pins, device: device.to_owned(), fd, isotp: IsotpStack::Auto };
+        let port = CanPort { name: None, pins, device: device.to_owned(), fd, isotp: IsotpStack::Auto };
         self.0.can_ports = self.0.can_ports.iter().cloned().chain([port]).collect();
         self
     }
@@ -70,7 +70,7 @@ impl HardwareBuilder {
         open: impl Fn(&str) -> Result<Box<dyn KLine>, KLineError> + Send + Sync + 'static,
     ) -> Self {
         self.0.kline_ports =
-            Arc::new([KlinePort { pin, device: device.to_owned(), bit_rates: vec![10_400] }]);
+            Arc::new([KlinePort { name: None, pin, device: device.to_owned(), bit_rates: vec![10_400] }]);
         self.0.open_kline = Arc::new(move |device: &str| Box::pin(std::future::ready(open(device))));
         self
     }
@@ -78,7 +78,7 @@ impl HardwareBuilder {
     /// A DoIP network at pins 3 and 11.
     pub fn doip_network(mut self, open: impl Fn() -> Box<dyn Network> + Send + Sync + 'static) -> Self {
         let device = DoipDevice::Interface("eth0".to_owned());
-        self.0.doip_ports = Arc::new([DoipPort { pins: [3, 11], device }]);
+        self.0.doip_ports = Arc::new([DoipPort { name: None, pins: [3, 11], device }]);
         self.0.open_doip = Arc::new(move |_, _, _| Box::pin(std::future::ready(Ok(open()))));
         self
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use connector_agent::policy::SharedPolicy;
 use connector_agent::relay::connection::{RelayConnection, RelaySettings};
 use connector_agent::relay::limits::RelayLimits;
 use connector_agent::relay::wire::request::{IsotpChannelConfig, Request, ResumeConnection, Switch};
@@ -96,6 +97,7 @@ impl Rig {
             hold: Duration::from_secs(30),
             limits: RelayLimits::default(),
             hardware,
+            policy: SharedPolicy::default(),
         };
         let session = RelayConnection::new(settings, Instant::now().into_std());
         let network = Conditions::new(network);

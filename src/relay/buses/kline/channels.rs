@@ -13,6 +13,7 @@ use connector_hal::kline::{Signal, byte_time};
 use super::link::{Key, KlineChannel, cannot_open, lost};
 use super::setup::KlineBusSetup;
 use super::vin_questions::VinQuestions;
+use crate::policy::{BusPolicy, IntentTarget};
 use crate::protocol::kline::{Addressing, Config, Endpoint, Initialisation, LineClock};
 use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::{ChannelKind, pdu_settings, wrong_kind};
@@ -48,6 +49,7 @@ pub(crate) struct KlineChannels {
     meter: LoadMeter,
     state: BusState,
     keep_alive_stop: Option<KeepAliveStop>,
+    policy: Option<BusPolicy>,
     opened: VecDeque<(u16, Result<(), Problem>)>,
     outputs: VecDeque<ChannelOutput>,
     vin_questions: Option<VinQuestions>,
@@ -74,6 +76,7 @@ impl KlineChannels {
             meter: LoadMeter::new(now),
             state: BusState::Active,
             keep_alive_stop: None,
+            policy: None,
             opened: VecDeque::new(),
             outputs: VecDeque::new(),
             vin_questions: None,
@@ -267,6 +270,22 @@ impl Channels for KlineChannels {
         self.meter.load(now)
     }
 
+    fn set_policy(&mut self, policy: BusPolicy) {
+        self.policy = Some(policy);
+    }
+
+    fn ask(&mut self, now: Instant, target: IntentTarget, request: &[u8]) -> bool {
+        let is_to =
+            |channel: &KlineChannel| channel.pdus.policy().is_some_and(|policy| policy.target() == target);
+        let asked = self.channels.iter_mut().find(|(_, channel)| is_to(channel));
+        let asked = asked.and_then(|(key, channel)| channel.pdus.ask(now, request).then_some(*key));
+        if let Some(key) = asked {
+            self.collect(now, key);
+            self.drive(now);
+        }
+        asked.is_some()
+    }
+
     fn open_channel(
         &mut self,
         now: Instant,
@@ -295,6 +314,9 @@ impl Channels for KlineChannels {
         let settings = PduChannelSettings { keep_alive: false, ..settings };
         let mut pdus = PduChannel::new(Box::new(KlineTransport::new(endpoint)), settings, now);
         pdus.set_keep_alive(now, self.keep_alive_stop);
+        if let Some(policy) = &self.policy {
+            pdus.set_policy(policy.channel(IntentTarget::Address(address)));
+        }
         self.channels.insert(Key::Open(number), KlineChannel { pdus, is_opening: true });
         Ok(Opening::UnderWay)
     }

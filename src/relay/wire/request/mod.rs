@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::Envelope;
 use super::number::{number, optional_number};
+use crate::policy::Class;
 use crate::protocol::problem::Problem;
 use crate::relay::wire::ProblemKind;
 use crate::vehicle::scan::IdRange;
@@ -47,6 +48,8 @@ pub enum Request {
     OperatorJoined(OperatorNotice),
     /// A notice: the operator has left the connection.
     OperatorLeft(OperatorNotice),
+    /// Asks the person at the vehicle for consent.
+    RequestConsent(RequestConsent),
     /// Ends the call for attention.
     DismissCallForAttention,
     /// Changes the time between two reports of the state, for this link.
@@ -67,6 +70,21 @@ pub struct OpenConnection {
     /// How long the connection is held while its link is down, in seconds: 30 by default, at most 300.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub hold_seconds: Option<u64>,
+    /// Whether the ticket confirms unattended service.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unattended: bool,
+}
+
+/// The content of `requestConsent`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestConsent {
+    /// The UUID of the connection.
+    pub connection_uuid: Uuid,
+    /// The class of requests to consent to.
+    pub class: Class,
+    /// What the operator wants to do, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 /// The content of `configureBuses`.
@@ -168,6 +186,7 @@ impl Request {
             "scanEcus" => message(envelope).map(Self::ScanEcus),
             "operatorJoined" => message(envelope).map(Self::OperatorJoined),
             "operatorLeft" => message(envelope).map(Self::OperatorLeft),
+            "requestConsent" => message(envelope).map(Self::RequestConsent),
             "dismissCallForAttention" => Ok(Self::DismissCallForAttention),
             "setReporting" => message(envelope).map(Self::SetReporting),
             _ => {

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use connector_agent::policy::SharedPolicy;
 use connector_agent::relay::connection::{CloseReason, RelayConnection, RelaySettings};
 use connector_agent::relay::limits::RelayLimits;
 use connector_agent::relay::link::{Link, LinkError, Role};
@@ -226,7 +227,8 @@ impl Rig {
         let bit_rate_is_fixed = Arc::new(AtomicBool::new(false));
         let hardware = own_hardware
             .unwrap_or_else(|| hardware(&buses, &kline, &gateways, &opening_fails, &bit_rate_is_fixed));
-        let settings = RelaySettings { connection_uuid: UUID, hold, limits, hardware };
+        let settings =
+            RelaySettings { connection_uuid: UUID, hold, limits, hardware, policy: SharedPolicy::default() };
         let start = now();
         Self {
             buses,

@@ -16,6 +16,7 @@ impl CanChannels {
             CanEvent::Received { frame, at } => {
                 self.is_proved |= !frame.is_error();
                 let is_from_kernel = self.is_from_kernel(*at, frame);
+                let is_own_answer = !is_from_kernel && self.report_heard(now, frame);
                 self.for_each_channel(*at, |channel| {
                     // a raw channel does not receive frames that its own connection sent
                     if !is_from_kernel || !matches!(channel, CanChannel::Raw(_)) {
@@ -27,7 +28,7 @@ impl CanChannels {
                 if is_covered {
                     self.channels.values_mut().for_each(|channel| channel.skip_flow_control(now, frame));
                 }
-                let may_be_ours = is_from_kernel || self.note_tester(now, frame);
+                let may_be_ours = is_from_kernel || is_own_answer || self.note_tester(now, frame);
                 if let Some(reader) = self.vin_reader.as_mut().filter(|_| !is_from_kernel) {
                     reader.set_shares_bus(may_be_ours || self.scanner.is_some());
                     reader.handle_frame(now, frame);

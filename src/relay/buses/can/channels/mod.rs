@@ -9,6 +9,7 @@ pub(super) mod held;
 mod keep_alive;
 mod kernel;
 mod outcomes;
+mod policy;
 mod readers;
 mod testers;
 mod tp20;
@@ -22,6 +23,7 @@ use connector_hal::can::{CanFrame, CanSettings};
 
 use super::setup::channel_of;
 use crate::config::IsotpStack;
+use crate::policy::{BusPolicy, IntentTarget};
 use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::ChannelKind;
 use crate::relay::buses::channels::{Channels, Opening};
@@ -63,6 +65,9 @@ pub struct CanChannels {
     outstanding: VecDeque<OutstandingFrame>,
     /// The last frames of channels that were closed; at most one for each channel closed since the last frame.
     farewells: VecDeque<CanFrame>,
+    /// Frames of the connector itself: questions for the speed, and what gives control back to an ECU.
+    own_frames: VecDeque<CanFrame>,
+    policy: Option<BusPolicy>,
     /// No farewell is sent when the bus is left.
     leaves_silently: bool,
     /// The number of the channel that sent last.
@@ -93,6 +98,8 @@ impl CanChannels {
             next: None,
             outstanding: VecDeque::new(),
             farewells: VecDeque::new(),
+            own_frames: VecDeque::new(),
+            policy: None,
             leaves_silently: false,
             last_turn: 0,
             outputs: VecDeque::new(),
@@ -177,7 +184,7 @@ impl CanChannels {
 
     /// The next frame: channels take turns. The VIN reader and a scan send nothing while any channel is busy.
     fn next_frame(&mut self, now: Instant) -> Option<NextFrame> {
-        if let Some(frame) = self.farewells.pop_front() {
+        if let Some(frame) = self.farewells.pop_front().or_else(|| self.own_frames.pop_front()) {
             return Some(NextFrame { owner: Owner::Gone, frame, since: now, expires: None });
         }
         let mut number = self.turn_after(self.last_turn);
@@ -238,6 +245,18 @@ impl Channels for CanChannels {
         self.load
     }
 
+    fn set_policy(&mut self, policy: BusPolicy) {
+        self.policy = Some(policy);
+    }
+
+    fn ask(&mut self, now: Instant, target: IntentTarget, request: &[u8]) -> bool {
+        self.ask_ecu(now, target, request)
+    }
+
+    fn ask_speed(&mut self, now: Instant, obd: bool, _doip_did: Option<u16>) -> bool {
+        obd && self.ask_speed_by_obd(now)
+    }
+
     fn open_channel(
         &mut self,
         now: Instant,
@@ -249,7 +268,8 @@ impl Channels for CanChannels {
             if self.state == BusState::Off {
                 return Err(ProblemKind::BusUnavailable.problem(format!("Bus {:?} is off.", self.name)));
             }
-            let channel = self.tp20.open(&self.name, number, config, limits.max_pdu, now)?;
+            let mut channel = self.tp20.open(&self.name, number, config, limits.max_pdu, now)?;
+            self.give_policy(&mut channel, Some(config.logical_address));
             self.insert(number, channel);
             if let Some(scanner) = &mut self.scanner {
                 self.tp20.addresses().for_each(|ecu| scanner.handle_tp20_open(ecu));
@@ -257,7 +277,8 @@ impl Channels for CanChannels {
             return Ok(Opening::UnderWay);
         }
         let is_fd = self.settings.data_bit_rate.is_some();
-        let channel = channel_of(&self.name, kind, is_fd, limits.max_pdu, self.isotp, now)?;
+        let mut channel = channel_of(&self.name, kind, is_fd, limits.max_pdu, self.isotp, now)?;
+        self.give_policy(&mut channel, None);
         self.insert(number, channel);
         Ok(Opening::Done)
     }
@@ -290,7 +311,7 @@ impl Channels for CanChannels {
     }
 
     fn handle_frame_to_send(&mut self, now: Instant, number: u16, frame: CanFrame, expires: Instant) {
-        self.with_channel(now, number, |channel| channel.handle_frame_to_send(frame, expires));
+        self.with_channel(now, number, |channel| channel.handle_frame_to_send(now, frame, expires));
     }
 
     fn handle_ignition(&mut self, _now: Instant, ignition: Option<bool>) {
@@ -320,6 +341,7 @@ impl Channels for CanChannels {
         self.outstanding.is_empty()
             && self.next.is_none()
             && self.farewells.is_empty()
+            && self.own_frames.is_empty()
             && !self.channels.values().any(CanChannel::is_sending)
     }
 

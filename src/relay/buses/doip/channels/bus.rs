@@ -6,7 +6,9 @@ use connector_hal::bus::BusState;
 use connector_hal::can::CanFrame;
 
 use super::{DoipChannels, ONE_READ, collect};
+use crate::policy::{BusPolicy, IntentTarget};
 use crate::protocol::problem::Problem;
+use crate::protocol::uds::READ_DATA_BY_IDENTIFIER;
 use crate::relay::buses::channel_setup::{ChannelKind, wrong_kind};
 use crate::relay::buses::channels::{Channels, Opening};
 use crate::relay::buses::doip::channel::{
@@ -57,6 +59,28 @@ impl Channels for DoipChannels {
             (true, true) => BusState::Passive,
             (true, false) => BusState::Off,
         }
+    }
+
+    fn set_policy(&mut self, policy: BusPolicy) {
+        self.policy = Some(policy);
+    }
+
+    fn ask(&mut self, now: Instant, target: IntentTarget, request: &[u8]) -> bool {
+        let is_to =
+            |channel: &DoipChannel| channel.pdus.policy().is_some_and(|policy| policy.target() == target);
+        self.channels
+            .values_mut()
+            .filter(|channel| is_to(channel))
+            .any(|channel| channel.pdus.ask(now, request))
+    }
+
+    /// Asks the ECU of any channel that is open.
+    fn ask_speed(&mut self, now: Instant, _obd: bool, doip_did: Option<u16>) -> bool {
+        let Some(did) = doip_did.filter(|_| !self.is_busy(now)) else { return false };
+        let [high, low] = did.to_be_bytes();
+        let mut open =
+            self.channels.values_mut().filter(|channel| channel.opening.is_none() && !channel.is_down);
+        open.any(|channel| channel.pdus.ask(now, &[READ_DATA_BY_IDENTIFIER, high, low]))
     }
 
     fn open_channel(

@@ -15,6 +15,7 @@ use super::searches::{DoipScan, DoipVinReading};
 use super::setup::DoipBusSetup;
 use super::transport::DoipTransport;
 use crate::config::doip::{DoipConfig, NetworkConfig};
+use crate::policy::{BusPolicy, IntentTarget};
 use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::connection::{ConnectionSettings, Event, SendError, SendId};
 use crate::protocol::doip::discovery::{ANNOUNCE_WAIT, Gateway};
@@ -56,6 +57,7 @@ pub(crate) struct DoipChannels {
     opened: VecDeque<(u16, Result<(), Problem>)>,
     outputs: VecDeque<ChannelOutput>,
     keep_alive_stop: Option<KeepAliveStop>,
+    policy: Option<BusPolicy>,
     /// Routing is active again on a connection that was lost.
     has_returned: bool,
     is_ignition_off: bool,
@@ -82,6 +84,7 @@ impl DoipChannels {
             opened: VecDeque::new(),
             outputs: VecDeque::new(),
             keep_alive_stop: None,
+            policy: None,
             has_returned: false,
             is_ignition_off: false,
             vin_reading: DoipVinReading::default(),
@@ -312,6 +315,9 @@ impl DoipChannels {
             max_pdu: limits.max_pdu,
         };
         channel.pdus.set_keep_alive(now, self.keep_alive_stop);
+        if let Some(policy) = &self.policy {
+            channel.pdus.set_policy(policy.channel(IntentTarget::Logical(config.ecu_id)));
+        }
         let is_active = self.connections.get(&channel.key()) == Some(&true);
         if !is_active {
             // the time to make a connection is the same for a host that does not identify itself

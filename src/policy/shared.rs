@@ -1,0 +1,118 @@
+//! The policy as the buses and channels of a connection ask it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use connector_hal::can::CanFrame;
+
+use super::Policy;
+use super::intent::{Intent, IntentBus, IntentTarget, Stage, What};
+use super::settings::PolicySettings;
+use super::verdict::PolicyRefusal;
+
+/// A policy that many parts of the agent ask. They run on one thread, so that none of them waits.
+#[derive(Debug, Clone)]
+pub struct SharedPolicy(Arc<Mutex<Policy>>);
+
+impl SharedPolicy {
+    /// Shares a policy.
+    pub fn new(policy: Policy) -> Self {
+        Self(Arc::new(Mutex::new(policy)))
+    }
+
+    /// Asks or changes the policy.
+    pub fn with<R>(&self, act: impl FnOnce(&mut Policy) -> R) -> R {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The policy for one bus of a connection.
+    pub(crate) fn bus(&self, index: usize, name: Option<&str>) -> BusPolicy {
+        BusPolicy { policy: self.clone(), index, name: name.unwrap_or_default().into() }
+    }
+}
+
+/// The default policy, for a device without a button.
+impl Default for SharedPolicy {
+    fn default() -> Self {
+        Self::new(Policy::new(PolicySettings::default(), false))
+    }
+}
+
+/// The policy for one bus of a connection.
+#[derive(Debug, Clone)]
+pub struct BusPolicy {
+    policy: SharedPolicy,
+    index: usize,
+    name: Arc<str>,
+}
+
+impl BusPolicy {
+    fn bus(&self) -> IntentBus<'_> {
+        IntentBus { index: self.index, name: &self.name }
+    }
+
+    /// The policy for a channel of this bus.
+    pub(crate) fn channel(&self, target: IntentTarget) -> ChannelPolicy {
+        ChannelPolicy { bus: self.clone(), target }
+    }
+
+    /// Judges an intent on this bus.
+    pub(crate) fn refuses(
+        &self,
+        now: Instant,
+        stage: Stage,
+        target: IntentTarget,
+        what: What<'_>,
+    ) -> Option<PolicyRefusal> {
+        self.policy.with(|policy| policy.refuses(now, stage, &Intent { bus: self.bus(), target, what }))
+    }
+
+    /// Handles a frame that was heard on the bus.
+    pub(crate) fn handle_heard_frame(&self, now: Instant, frame: &CanFrame) {
+        self.policy.with(|policy| policy.handle_heard_frame(now, self.bus(), frame));
+    }
+
+    /// Whether this frame answers the connector's own question for the speed.
+    pub(crate) fn is_speed_answer(&self, now: Instant, frame: &CanFrame) -> bool {
+        self.policy.with(|policy| policy.is_speed_answer(now, frame))
+    }
+}
+
+/// The policy for one channel.
+#[derive(Debug, Clone)]
+pub struct ChannelPolicy {
+    bus: BusPolicy,
+    target: IntentTarget,
+}
+
+impl ChannelPolicy {
+    /// Judges a request of the operator.
+    pub(crate) fn refuses_pdu(&self, now: Instant, stage: Stage, request: &[u8]) -> Option<PolicyRefusal> {
+        self.bus.refuses(now, stage, self.target, What::Pdu(request))
+    }
+
+    /// Judges a frame of the operator.
+    pub(crate) fn refuses_frame(
+        &self,
+        now: Instant,
+        stage: Stage,
+        frame: &CanFrame,
+    ) -> Option<PolicyRefusal> {
+        self.bus.refuses(now, stage, self.target, What::Frame(frame))
+    }
+
+    /// Handles a response of the channel's ECU.
+    pub(crate) fn handle_response(&self, now: Instant, response: &[u8]) {
+        self.bus.policy.with(|policy| policy.handle_response(now, self.bus.index, self.target, response));
+    }
+
+    /// Handles a chain of requests that broke: the ECU's transfer is over.
+    pub(crate) fn handle_chain_broken(&self) {
+        self.bus.policy.with(|policy| policy.handle_transfer_ended(self.bus.index, self.target));
+    }
+
+    /// The ECU that the channel's requests go to.
+    pub(crate) fn target(&self) -> IntentTarget {
+        self.target
+    }
+}
