@@ -110,6 +110,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::policy::SharedPolicy;
     use crate::relay::connection::RelaySettings;
     use crate::relay::limits::RelayLimits;
     use crate::relay::link::{Link, Role};
@@ -151,6 +152,7 @@ mod tests {
             hold: Duration::from_secs(30),
             limits: RelayLimits::default(),
             hardware: Hardware::on_bus(bus),
+            policy: SharedPolicy::default(),
         };
         let open = serde_json::from_value(json!({"connection_uuid": UUID})).unwrap();
         let mut connection = ActiveConnection::new(RelayConnection::new(settings, now()), None, &open);

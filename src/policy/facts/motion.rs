@@ -41,7 +41,7 @@ impl VehicleMotion {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Source {
+struct SpeedReading {
     number: usize,
     kmh: f32,
     at: Instant,
@@ -55,7 +55,7 @@ struct Source {
 pub(super) struct Speeds {
     stale: Duration,
     moving_above: f32,
-    sources: Vec<Source>,
+    sources: Vec<SpeedReading>,
     /// The last moment at which the vehicle moved, and its speed.
     moved: Option<(Instant, f32)>,
 }
@@ -76,7 +76,7 @@ impl Speeds {
         let known = self.sources.iter().position(|source| source.number == number);
         let before = known.and_then(|at| self.sources.get(at)).filter(|source| is_fresh(source, now, stale));
         let is_zero = kmh < ZERO_BELOW;
-        let source = Source {
+        let source = SpeedReading {
             number,
             kmh,
             at: now,
@@ -145,7 +145,7 @@ impl Speeds {
     }
 }
 
-fn is_fresh(source: &Source, now: Instant, stale: Duration) -> bool {
+fn is_fresh(source: &SpeedReading, now: Instant, stale: Duration) -> bool {
     now.saturating_duration_since(source.at) < stale
 }
 

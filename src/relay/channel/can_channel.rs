@@ -63,15 +63,12 @@ impl CanChannel {
 
     /// Sends a request of the connector itself to this ECU; false if the channel goes to another one or is busy.
     pub(crate) fn ask(&mut self, now: Instant, target: IntentTarget, request: &[u8]) -> bool {
-        by_kind!(self, _ => false, pdus => {
-            pdus.policy().is_some_and(|policy| policy.target() == target) && pdus.ask(now, request)
-        })
+        by_kind!(self, _ => false, pdus => pdus.is_to(target) && pdus.ask(now, request))
     }
 
     /// Whether PDUs to this ECU go through this channel.
     pub(crate) fn is_to(&self, target: IntentTarget) -> bool {
-        let policy = by_kind!(self, raw => raw.policy(), pdus => pdus.policy());
-        policy.is_some_and(|policy| policy.target() == target)
+        by_kind!(self, _ => false, pdus => pdus.is_to(target))
     }
 
     /// Breaks the chain behind a PDU of the operator that was refused before it reached the channel.

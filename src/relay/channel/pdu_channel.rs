@@ -8,7 +8,7 @@ use super::last_request::{LastRequest, Permission, ResponseTiming};
 use super::output::{KeepAliveStop, Output, PduToSend, describe};
 use super::pdu_queue::{Accepted, Queue, QueuedPdu};
 use super::transport::{PduTransport, TransportEvent};
-use crate::policy::{ChannelPolicy, Stage};
+use crate::policy::{ChannelPolicy, IntentTarget, Stage};
 use crate::protocol::uds;
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 
@@ -90,9 +90,9 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         self.policy = Some(policy);
     }
 
-    /// The policy that judges the requests.
-    pub(crate) fn policy(&self) -> Option<&ChannelPolicy> {
-        self.policy.as_ref()
+    /// Whether the requests go to this ECU.
+    pub(crate) fn is_to(&self, target: IntentTarget) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.target() == target)
     }
 
     /// The transport. After a call that may have caused an event, call [`PduChannel::handle_events`].

@@ -60,11 +60,6 @@ impl RawChannel {
         self.policy = Some(policy);
     }
 
-    /// The policy that judges the frames.
-    pub(super) fn policy(&self) -> Option<&ChannelPolicy> {
-        self.policy.as_ref()
-    }
-
     /// Reports the refusal if the policy refuses the frame.
     fn refuse_by_policy(&mut self, now: Instant, stage: Stage, frame: &CanFrame) -> bool {
         let refusal = self.policy.as_ref().and_then(|policy| policy.refuses_frame(now, stage, frame));

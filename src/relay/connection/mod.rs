@@ -7,6 +7,7 @@ mod operator;
 mod operator_watch;
 mod pending;
 mod policy;
+mod policy_work;
 mod programming;
 mod progress;
 mod records;
@@ -33,7 +34,7 @@ use held_frames::HeldFrames;
 use keep_alive_policy::KeepAlivePolicy;
 use operator_watch::{Interruption, OperatorWatch};
 use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan, WaitingVinReading};
-use policy::PolicyWork;
+use policy_work::PolicyWork;
 use transfers::Transfers;
 use vin_gate::VinGate;
 

@@ -18,14 +18,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// control with its session.
 const RETURN_TIME: Duration = Duration::from_secs(5);
 
-/// What the policy has to send to the vehicle.
-#[derive(Debug, Default)]
-pub(super) struct PolicyWork {
-    /// Requests that give inputs and outputs back to their ECUs, and until when.
-    returns: Vec<(Return, Instant)>,
-    look_at: Option<Instant>,
-}
-
 /// `policyState`.
 #[derive(Serialize)]
 struct PolicyStateMessage {

@@ -275,14 +275,10 @@ impl Channels for KlineChannels {
     }
 
     fn ask(&mut self, now: Instant, target: IntentTarget, request: &[u8]) -> bool {
-        let is_to =
-            |channel: &KlineChannel| channel.pdus.policy().is_some_and(|policy| policy.target() == target);
-        let asked = self.channels.iter_mut().find(|(_, channel)| is_to(channel));
-        let asked = asked.and_then(|(key, channel)| channel.pdus.ask(now, request).then_some(*key));
-        if let Some(key) = asked {
-            self.collect(now, key);
-            self.drive(now);
-        }
+        let mut addressed = self.channels.iter_mut().filter(|(_, channel)| channel.pdus.is_to(target));
+        let asked = addressed.find_map(|(key, channel)| channel.pdus.ask(now, request).then_some(*key));
+        asked.iter().for_each(|key| self.collect(now, *key));
+        self.drive(now);
         asked.is_some()
     }
 

@@ -66,12 +66,7 @@ impl Channels for DoipChannels {
     }
 
     fn ask(&mut self, now: Instant, target: IntentTarget, request: &[u8]) -> bool {
-        let is_to =
-            |channel: &DoipChannel| channel.pdus.policy().is_some_and(|policy| policy.target() == target);
-        self.channels
-            .values_mut()
-            .filter(|channel| is_to(channel))
-            .any(|channel| channel.pdus.ask(now, request))
+        self.channels.values_mut().any(|channel| channel.pdus.is_to(target) && channel.pdus.ask(now, request))
     }
 
     /// Asks the ECU of any channel that is open.
