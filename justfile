@@ -72,11 +72,12 @@ test *ARGS: tools
 readme:
     python3 .ci/readme-commands.py README.md
 
-# Not for figures: the build is without optimisation. docs/benchmarks.md says how to measure.
+# Not for figures: the build is without optimisation. docs/benchmarks.md says how to measure. With --workspace, cargo
+# takes the features of `test`, and builds no dependency a second time.
 # The benchmarks run and print their table
 [group('tests')]
 bench:
-    CONNECTOR_BENCH_SECONDS=1 cargo bench --locked --profile dev --bench table
+    CONNECTOR_BENCH_SECONDS=1 cargo bench --locked --workspace --profile dev --bench table
 
 # Every fuzz target builds
 [group('tests')]
