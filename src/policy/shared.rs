@@ -7,7 +7,7 @@ use connector_hal::can::CanFrame;
 
 use super::Policy;
 use super::intent::{Intent, IntentBus, IntentTarget, Stage, What};
-use super::settings::PolicySettings;
+use super::settings::{FactSettings, PolicySettings};
 use super::verdict::PolicyRefusal;
 
 /// A policy that many parts of the agent ask. They run on one thread, so that none of them waits.
@@ -23,6 +23,13 @@ impl SharedPolicy {
     /// Asks or changes the policy.
     pub fn with<R>(&self, act: impl FnOnce(&mut Policy) -> R) -> R {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The default policy, but without questions for the speed: for tests that count what is on a bus.
+    #[must_use]
+    pub fn without_questions() -> Self {
+        let facts = FactSettings { speed: Vec::new(), ..FactSettings::default() };
+        Self::new(Policy::new(PolicySettings { facts, ..PolicySettings::default() }, false))
     }
 
     /// The policy for one bus of a connection.

@@ -45,6 +45,16 @@ impl PolicyState {
         }
     }
 
+    /// Whether nothing is known and nothing has happened.
+    fn is_blank(&self) -> bool {
+        self.motion == VehicleMotion::Unknown { moved: None }.name()
+            && self.decivolts.is_none()
+            && self.engine == Engine::Unknown
+            && self.consent.is_empty()
+            && self.asking.is_none()
+            && self.refused == 0
+    }
+
     /// Whether everything but speed, voltage and the number of refusals is the same.
     fn is_alike(&self, other: &Self) -> bool {
         self.motion == other.motion
@@ -69,7 +79,8 @@ impl Reports {
     /// Returns the state if it has to be reported now.
     pub(super) fn poll(&mut self, now: Instant, state: PolicyState) -> Option<PolicyState> {
         let is_due = match &self.0 {
-            None => true,
+            // an operator expects nothing to be known
+            None => !state.is_blank(),
             Some((_, last)) if *last == state => false,
             Some((at, last)) => !last.is_alike(&state) || now.saturating_duration_since(*at) >= MIN_INTERVAL,
         };

@@ -129,6 +129,7 @@ async fn a_reading_of_the_vin_sends_nothing_while_frames_of_the_operator_may_be_
     let _ecu = slow_ecu(&rig);
     let node = Node::attach(&rig.buses[0]);
     rig.open_raw(1, json!({"request_id": 0x7E0})).await;
+    rig.send_frame(1, frame(0x7E0, &[0x10, 0x3E, 0x22, 0xF1, 0x90, 0xF1, 0x90, 0xF1]));
     for number in 0..8 {
         rig.send_frame(1, frame(0x7E0, &[0x20 | number, 0, 0, 0, 0, 0, 0, 0]));
         rig.run(300 * MILLISECOND).await;

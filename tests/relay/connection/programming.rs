@@ -126,12 +126,12 @@ async fn each_cause_of_an_unconfirmed_vin_has_its_own_text() {
         rig.send(1, PLAIN, &[0x10, 0x02]);
         rig.run(1200 * MILLISECOND).await;
         for _ in 0..frames_before {
-            rig.send_frame(2, frame(0x7E2, &[0x21, 0]));
+            rig.send_frame(2, frame(0x7E2, &[0x02, 0x3E, 0x80]));
             rig.run(10 * MILLISECOND).await;
         }
         assert!(rig.session.start_reading_vin(now(), 1500 * MILLISECOND, VinTrigger::Request));
         while rig.session.poll_vin(now()).is_none() {
-            rig.send_frame(2, frame(0x7E2, &[0x21, 0]));
+            rig.send_frame(2, frame(0x7E2, &[0x02, 0x3E, 0x80]));
             rig.run(300 * MILLISECOND).await;
         }
         rig.run(10 * MILLISECOND).await;

@@ -214,7 +214,11 @@ async fn a_moving_vehicle_or_one_with_the_ignition_off_is_not_scanned() {
     rig.ask("scanEcus", hs_bus());
     assert_eq!(problem(&texts(&mut rig, 1).await[0]), (409, "vehicle-moving".to_owned()));
     assert_eq!(ecu.requests().len(), 0);
+    // the policy refuses while the vehicle moves, and no longer when the speed is old and the ignition off
+    rig.ask("scanEcus", hs_bus());
+    assert_eq!(problem(&texts(&mut rig, 1).await[0]), (403, "refused-by-policy".to_owned()));
     rig.session.handle_ignition(now(), Some(false));
+    rig.run(3 * SECOND).await;
     rig.ask("scanEcus", hs_bus());
     assert_eq!(problem(&texts(&mut rig, 1).await[0]), (409, "ignition-off".to_owned()));
     assert_eq!(rig.count(1, EventCode::SendFailed, 0), 0);

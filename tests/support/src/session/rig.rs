@@ -79,6 +79,8 @@ pub struct Rig {
     pub operator: Link,
     pub heard: Vec<Heard>,
     pub texts: Vec<Envelope>,
+    /// The texts about the state of the policy, which come at any time.
+    pub policy_states: Vec<Envelope>,
     /// The texts of all events that have one.
     pub event_texts: Vec<String>,
     /// The errors that the operator's end found in the connector's messages.
@@ -227,8 +229,13 @@ impl Rig {
         let bit_rate_is_fixed = Arc::new(AtomicBool::new(false));
         let hardware = own_hardware
             .unwrap_or_else(|| hardware(&buses, &kline, &gateways, &opening_fails, &bit_rate_is_fixed));
-        let settings =
-            RelaySettings { connection_uuid: UUID, hold, limits, hardware, policy: SharedPolicy::default() };
+        let settings = RelaySettings {
+            connection_uuid: UUID,
+            hold,
+            limits,
+            hardware,
+            policy: SharedPolicy::without_questions(),
+        };
         let start = now();
         Self {
             buses,
@@ -238,6 +245,7 @@ impl Rig {
             operator: Link::new(Role::Operator, Tag::from(UUID), start),
             heard: Vec::new(),
             texts: Vec::new(),
+            policy_states: Vec::new(),
             event_texts: Vec::new(),
             link_errors: Vec::new(),
             opening_fails,
@@ -432,7 +440,11 @@ impl Rig {
     /// Moves messages between the two ends as far as the network permits.
     fn exchange(&mut self) {
         while let Some(text) = self.session.poll_text() {
-            self.texts.push(text);
+            if text.action == "policyState" {
+                self.policy_states.push(text);
+            } else {
+                self.texts.push(text);
+            }
         }
         let delay = match self.network {
             Network::Up(delay) => delay,
