@@ -10,7 +10,7 @@ use super::frames::FrameMeaning;
 use super::intent::{Intent, IntentTarget, Stage, What};
 use super::services::classify;
 use super::verdict::{PolicyRefusal, RuleNumber, Verdict, Why};
-use super::{Frames, Policy};
+use super::{Frames, LOG_PERIOD, Policy};
 
 const ALLOWED: Verdict = Verdict::Allow { rule: 0 };
 
@@ -22,7 +22,22 @@ impl Policy {
         let verdict = self.judge(now, stage, intent);
         let refusal = verdict.refusal().copied()?;
         self.refused += 1;
+        self.log(now, &refusal);
         (self.settings.mode == Mode::Enforce).then_some(refusal)
+    }
+
+    fn log(&mut self, now: Instant, refusal: &PolicyRefusal) {
+        let is_logged = self
+            .logged
+            .is_some_and(|(at, name)| name == refusal.name && now.saturating_duration_since(at) < LOG_PERIOD);
+        if is_logged {
+            return;
+        }
+        self.logged = Some((now, refusal.name));
+        match self.settings.mode {
+            Mode::Enforce => tracing::warn!("{refusal}"),
+            Mode::Observe | Mode::Off => tracing::warn!("{refusal} (observed only: sent all the same)"),
+        }
     }
 
     /// Judges an intent. With [`Stage::Turn`], an intent that is allowed is taken as carried out.

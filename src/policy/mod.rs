@@ -55,6 +55,9 @@ const SPEED_WANTED_FOR: Duration = Duration::from_secs(10);
 /// … and not more often than this.
 const SPEED_PERIOD: Duration = Duration::from_secs(1);
 
+/// Refusals of the same thing are logged not more often than this: an operator's tool may repeat one for every frame.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
+
 /// The positive response to RequestTransferExit (ISO 14229-1, 15.5).
 const TRANSFER_EXITED: u8 = 0x77;
 
@@ -78,6 +81,7 @@ pub struct Policy {
     speed_asked: Option<Instant>,
     was_moving: bool,
     refused: u64,
+    logged: Option<(Instant, &'static str)>,
     reports: Reports,
 }
 
@@ -106,6 +110,7 @@ impl Policy {
             speed_asked: None,
             was_moving: false,
             refused: 0,
+            logged: None,
             reports: Reports::default(),
             settings,
         }

@@ -139,8 +139,11 @@ pub const DIAGNOSTICS: [DiagnosticService; 45] = [
                 "eraseMirrorMemoryDTCs, or a routine of programming",
                 Programming,
             ),
-            exception(Part::SecondByte(0xC4), "eraseFlash of KWP2000's programming", Programming),
-            exception(Part::SecondByte(0xC5), "checkFlash of KWP2000's programming", Programming),
+            // ISO 14230-3 leaves local identifiers to the manufacturers; as sub-functions of UDS, these are reserved
+            exception(Part::SecondByte(0xC4), "eraseFlash (KWP2000)", Programming),
+            exception(Part::SecondByte(0xC5), "checkFlash (KWP2000)", Programming),
+            exception(Part::SecondByte(0xE0), "eraseFlash (KWP2000)", Programming),
+            exception(Part::SecondByte(0xE1), "checkFlash (KWP2000)", Programming),
         ],
     ),
     service(0x32, "StopRoutineByLocalIdentifier (KWP2000)", Intrusive, 2),

@@ -1,47 +1,25 @@
-//! Which PDUs and frames of the operator begin or continue the programming of an ECU: one table (ISO 14229-1,
-//! ISO 14230-3, and GMW 3110 for GMLAN).
+//! Which PDUs and frames of the operator begin or continue the programming of an ECU, by the policy's table of services.
 
 use connector_hal::can::CanFrame;
 
-/// DiagnosticSessionControl, and its programming sessions: that of UDS, and that of ISO 14230-3.
-const SESSION_CONTROL: u8 = 0x10;
-const PROGRAMMING_SESSIONS: [u8; 2] = [0x02, 0x85];
-/// RoutineControl, and the routines that erase memory or check programming dependencies.
-pub(super) const ROUTINE_CONTROL: u8 = 0x31;
-const PROGRAMMING_ROUTINES: [[u8; 2]; 3] = [[0xFF, 0x00], [0xFF, 0x01], [0xFF, 0x02]];
-/// StartRoutineByLocalIdentifier of ISO 14230-3, which leaves the numbers to the manufacturers: those in use for erasing
-/// and checking flash memory. As sub-functions of UDS, which they would be, they are reserved.
-const PROGRAMMING_LOCAL_ROUTINES: [u8; 4] = [0xC4, 0xC5, 0xE0, 0xE1];
-/// The bit that suppresses the positive response.
-const SUPPRESS: u8 = 0x80;
+use crate::policy::Class;
+use crate::policy::services::classify;
 
-/// Whether this PDU asks for a programming service.
+/// RoutineControl, and StartRoutineByLocalIdentifier of ISO 14230-3.
+pub(super) const ROUTINE_CONTROL: u8 = 0x31;
+/// WriteMemoryByAddress can replace software, and SecuredDataTransmission can contain any service (ISO 14229-1). The policy
+/// allows both at any voltage; an ECU of the wrong vehicle must not receive them.
+const MAY_PROGRAM: [u8; 2] = [0x3D, 0x84];
+
+/// Whether this PDU asks for a programming service, or for one that may program.
 pub(super) fn is_programming(pdu: &[u8]) -> bool {
-    match pdu {
-        [SESSION_CONTROL, session, ..] => {
-            PROGRAMMING_SESSIONS.contains(session) || PROGRAMMING_SESSIONS.contains(&(session & !SUPPRESS))
-        }
-        [ROUTINE_CONTROL, ..] => is_programming_routine(pdu),
-        // RequestDownload, RequestUpload, TransferData, RequestTransferExit, RequestFileTransfer (in ISO 14230-3
-        // StartRoutineByAddress, which runs what was downloaded)
-        [0x34..=0x38, ..] => true,
-        // WriteMemoryByAddress
-        [0x3D, ..] => true,
-        // SecuredDataTransmission, whose content may be any service
-        [0x84, ..] => true,
-        // ProgrammingMode of GMLAN
-        [0xA5, ..] => true,
-        _ => false,
-    }
+    classify(pdu).class == Class::Programming
+        || pdu.first().is_some_and(|service| MAY_PROGRAM.contains(service))
 }
 
 /// Whether this PDU starts, stops or asks for a routine that erases memory or checks programming dependencies.
 pub(super) fn is_programming_routine(pdu: &[u8]) -> bool {
-    match pdu {
-        [ROUTINE_CONTROL, local, ..] if PROGRAMMING_LOCAL_ROUTINES.contains(local) => true,
-        [ROUTINE_CONTROL, _, high, low, ..] => PROGRAMMING_ROUTINES.contains(&[*high, *low]),
-        _ => false,
-    }
+    pdu.first() == Some(&ROUTINE_CONTROL) && classify(pdu).class == Class::Programming
 }
 
 /// Whether this frame is a single or first frame of ISO-TP that asks for a programming service. A raw channel does not
