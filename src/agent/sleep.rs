@@ -100,6 +100,7 @@ mod tests {
     use super::super::vin_watch::WatchStart;
     use super::*;
     use crate::config::{PowerConfig, VinSettings};
+    use crate::policy::SharedPolicy;
     use crate::vehicle::hardware::Hardware;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -128,6 +129,7 @@ mod tests {
                 watch: VinWatch::spawn(
                     Hardware::on_bus(&bus),
                     VinSettings::default(),
+                    SharedPolicy::default(),
                     Some(false),
                     WatchStart::Ordinary,
                 ),

@@ -92,12 +92,13 @@ impl Supervisor {
         let settings = SocketSettings::new(&config.cloud, config.relay.max_pdu);
         let socket = CloudSocket::new(settings, setup.dialer.clone(), authenticator, rng.u64(..));
         let ignition = setup.board.ignition();
-        let watch = VinWatch::spawn(setup.hardware.clone(), config.vin_settings(), ignition, start);
+        let policy = SharedPolicy::new(Policy::new(config.policy.clone(), config.board.button.is_some()));
+        let hardware = setup.hardware.clone();
+        let watch = VinWatch::spawn(hardware, config.vin_settings(), policy.clone(), ignition, start);
         let mut ignition_watch = WakeWatch::new(Duration::MAX, now());
         ignition_watch.handle_ignition(ignition);
-        let policy = Policy::new(config.policy.clone(), config.board.button.is_some());
         Ok(Self {
-            policy: SharedPolicy::new(policy),
+            policy,
             power: PowerEvents::new(config.power, ignition, now()),
             setup,
             rng,

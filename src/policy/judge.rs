@@ -57,8 +57,14 @@ impl Policy {
             What::Frame(frame) => self.judge_frame(now, stage, intent, frame),
             What::OpenChannel => self.judge_channel(now, intent, "opening a channel"),
             What::ConfigureBus => self.judge_channel(now, intent, "setting up the bus"),
-            What::Scan => self.judge_class(now, Class::Scan, "a search for all ECUs"),
-            What::ReadVin => self.judge_class(now, Class::Read, "reading the VIN"),
+            What::Scan => match self.judge_channel(now, intent, "a search for all ECUs") {
+                Verdict::Allow { rule: 0 } => self.judge_class(now, Class::Scan, "a search for all ECUs"),
+                decided => decided,
+            },
+            What::ReadVin => match self.judge_channel(now, intent, "reading the VIN") {
+                Verdict::Allow { rule: 0 } => self.judge_class(now, Class::Read, "reading the VIN"),
+                decided => decided,
+            },
         }
     }
 

@@ -32,6 +32,12 @@ impl SharedPolicy {
         Self::new(Policy::new(PolicySettings { facts, ..PolicySettings::default() }, false))
     }
 
+    /// Whether the connector may read the VIN on the bus with this name, while no connection is open.
+    pub(crate) fn allows_vin(&self, now: Instant, bus: Option<&str>) -> bool {
+        let policy = self.bus(0, bus);
+        policy.refuses(now, Stage::Turn, IntentTarget::None, What::ReadVin).is_none()
+    }
+
     /// The policy for one bus of a connection.
     pub(crate) fn bus(&self, index: usize, name: Option<&str>) -> BusPolicy {
         BusPolicy { policy: self.clone(), index, name: name.unwrap_or_default().into() }

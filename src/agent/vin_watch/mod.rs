@@ -25,6 +25,7 @@ use self::messages::WatchCommand;
 pub(super) use self::schedule::WatchStart;
 use self::task::VinWatchTask;
 use crate::config::VinSettings;
+use crate::policy::SharedPolicy;
 use crate::protocol::vin::Vin;
 use crate::vehicle::hardware::Hardware;
 
@@ -44,12 +45,14 @@ impl VinWatch {
     pub(super) fn spawn(
         hardware: Hardware,
         settings: VinSettings,
+        policy: SharedPolicy,
         ignition: Option<bool>,
         start: WatchStart,
     ) -> Self {
         let (commands, command_receiver) = mpsc::channel(COMMANDS);
         let (found_sender, found) = mpsc::channel(FOUND);
-        let task = VinWatchTask::new(hardware, settings, ignition, start, command_receiver, found_sender);
+        let task =
+            VinWatchTask::new(hardware, settings, policy, (ignition, start), command_receiver, found_sender);
         tokio::spawn(task.run());
         Self { commands, found }
     }

@@ -14,6 +14,7 @@ use super::port::WatchedPort;
 use super::reading::read_ports;
 use super::schedule::{ReadingSchedule, WatchStart, WatchStep};
 use crate::config::VinSettings;
+use crate::policy::SharedPolicy;
 use crate::protocol::vin::Vin;
 use crate::vehicle::hardware::Hardware;
 use crate::vehicle::vin::VehicleReading;
@@ -26,6 +27,7 @@ const LISTEN_FIRST: Duration = Duration::from_secs(3);
 pub(super) struct VinWatchTask {
     hardware: Hardware,
     settings: VinSettings,
+    policy: SharedPolicy,
     commands: mpsc::Receiver<WatchCommand>,
     found: mpsc::Sender<Found>,
     schedule: ReadingSchedule,
@@ -57,8 +59,8 @@ impl VinWatchTask {
     pub(super) fn new(
         hardware: Hardware,
         settings: VinSettings,
-        ignition: Option<bool>,
-        start: WatchStart,
+        policy: SharedPolicy,
+        (ignition, start): (Option<bool>, WatchStart),
         commands: mpsc::Receiver<WatchCommand>,
         found: mpsc::Sender<Found>,
     ) -> Self {
@@ -67,6 +69,7 @@ impl VinWatchTask {
         Self {
             hardware,
             settings,
+            policy,
             commands,
             found,
             schedule,
@@ -118,7 +121,7 @@ impl VinWatchTask {
     async fn read(&mut self) -> WatchActivity {
         let listen_first = if self.listens_first { LISTEN_FIRST } else { self.settings.listen_first };
         let settings = VinSettings { listen_first, ..self.settings.clone() };
-        let reading = read_ports(self.hardware.clone(), settings);
+        let reading = read_ports(self.hardware.clone(), settings, self.policy.clone());
         let mut reading = std::pin::pin!(reading);
         loop {
             tokio::select! {

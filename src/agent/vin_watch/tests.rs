@@ -117,7 +117,13 @@ impl WatchRig {
                 Box::pin(std::future::ready(opened))
             });
         }
-        let watch = VinWatch::spawn(hardware, VinSettings::default(), ignition, WatchStart::Ordinary);
+        let watch = VinWatch::spawn(
+            hardware,
+            VinSettings::default(),
+            SharedPolicy::default(),
+            ignition,
+            WatchStart::Ordinary,
+        );
         Self { bus, watch, start: now(), _acknowledges: acknowledges }
     }
 

@@ -239,3 +239,19 @@ fn speeds_in_responses_count_whoever_asked_for_them() {
         assert_eq!(other.policy.state(other.now).speed_kmh, None, "{data:02X?}");
     }
 }
+
+#[test]
+fn a_rule_about_a_bus_counts_for_scans_and_for_the_connectors_own_reading() {
+    let rule = "rule = [{ bus = \"HS\", require = [\"never\"] }]";
+    let shared = SharedPolicy::new(Policy::new(settings(rule), false));
+    assert!(!shared.allows_vin(Instant::now(), Some("HS")));
+    assert!(shared.allows_vin(Instant::now(), Some("LS")) && shared.allows_vin(Instant::now(), None));
+    let mut vehicle = Vehicle::new(rule, false);
+    let intent = Intent { bus: BUS, target: IntentTarget::None, what: What::Scan };
+    assert_eq!(
+        why(vehicle.policy.refuses(vehicle.now, Stage::Arrival, &intent)),
+        Some((1, "never allowed".into()))
+    );
+    let shared = SharedPolicy::new(Policy::new(settings("require = { read = [\"never\"] }"), false));
+    assert!(!shared.allows_vin(Instant::now(), Some("HS")));
+}

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::RelayConnection;
 use super::pending::{BusesVinReading, VinTrigger, WaitingVinReading};
 use super::vin_gate::VinObstacle;
+use crate::policy::{IntentTarget, Stage, What};
 use crate::vehicle::vin;
 
 /// The time without activity on any channel after which a VIN is read that no request waits for. A mechanic who
@@ -136,7 +137,10 @@ impl RelayConnection {
             shares_bus: true,
         };
         let mut reading = BusesVinReading::ended(now, budget, VinObstacle::NotReadYet);
-        for bus in self.buses.iter_mut().filter(|bus| bus.has_started()) {
+        for (bus, policy) in self.buses.iter_mut().zip(&self.policies).filter(|(bus, _)| bus.has_started()) {
+            if policy.refuses(now, Stage::Turn, IntentTarget::None, What::ReadVin).is_some() {
+                continue;
+            }
             reading.buses += usize::from(bus.channels_mut().start_vin_reader(now, settings));
             if let Some(candidates) = bus.channels_mut().take_vins() {
                 reading.handle_finished(candidates, bus.channels().vin_outcome());
