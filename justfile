@@ -72,6 +72,12 @@ test *ARGS: tools
 readme:
     python3 .ci/readme-commands.py README.md
 
+# No request gives a 5xx of the sandbox cloud, or an answer outside the schema of its OpenAPI description
+[group('tests')]
+sandbox-api: tools
+    cargo build --locked -p connector-sim
+    .venv/bin/python .ci/sandbox-api.py
+
 # Not for figures: the build is without optimisation. docs/benchmarks.md says how to measure.
 # The benchmarks run and print their table
 [group('tests')]
