@@ -75,8 +75,7 @@ readme:
 # No request gives a 5xx of the sandbox cloud, or an answer outside the schema of its OpenAPI description
 [group('tests')]
 sandbox-api: tools
-    cargo build --locked -p connector-sim
-    .venv/bin/python .ci/sandbox-api.py
+    .ci/test --test peers no_request_gets
 
 # Not for figures: the build is without optimisation. docs/benchmarks.md says how to measure.
 # The benchmarks run and print their table

@@ -206,6 +206,8 @@ async fn options_is_answered_with_cors_headers_on_every_path_without_a_token() {
         assert_eq!(answer.headers["access-control-allow-origin"], "*");
         assert!(answer.headers["access-control-allow-headers"].to_str().unwrap().contains("authorization"));
     }
+    let without = rig.answer(rig.request(Method::OPTIONS, "/v1/channel-attachments")).await;
+    without.violates(&["channel_id"]);
     // a browser reads errors too
     let refused = rig.answer(rig.request(Method::GET, "/v1/employees")).await;
     assert_eq!(refused.headers["access-control-allow-origin"], "*");

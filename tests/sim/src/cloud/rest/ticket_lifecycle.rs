@@ -14,6 +14,8 @@ use crate::cloud::store::{
     TicketState,
 };
 
+/// Limit of the tickets, which every list reads.
+const MAX_TICKETS: usize = 20_000;
 /// The first connection's number.
 const FIRST_CONNECTION: i64 = 500_001;
 
@@ -82,9 +84,16 @@ impl NewTicket {
         if !caller.sees(connector.id) {
             return Err(ApiError::forbidden("The token belongs to another connector."));
         }
+        let all = change.all::<Ticket>()?;
+        if all.len() >= MAX_TICKETS {
+            let detail = format!(
+                "The sandbox stores at most {MAX_TICKETS} tickets; begin with a new state directory."
+            );
+            return Err(ApiError::conflict("full", "Full", detail));
+        }
         let is_pending =
             |ticket: &Ticket| ticket.connector_id == connector.id && ticket.state == TicketState::Pending;
-        if let Some(pending) = change.all::<Ticket>()?.iter().find(|ticket| is_pending(ticket)) {
+        if let Some(pending) = all.iter().find(|ticket| is_pending(ticket)) {
             return Err(ApiError::new(
                 axum::http::StatusCode::BAD_REQUEST,
                 "pending-ticket",

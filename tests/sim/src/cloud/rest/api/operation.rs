@@ -10,7 +10,7 @@ use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_MAX_AGE, ALLOW,
 };
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, MethodRouter, on, options};
 use schemars::{JsonSchema, SchemaGenerator};
@@ -238,7 +238,8 @@ pub(crate) fn routes(operations: Vec<Operation>) -> Router<App> {
         methods.push(Method::OPTIONS);
         let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
         let allowed = HeaderValue::from_str(&names.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"));
-        router = router.route(path, options(move || std::future::ready(preflight(&allowed))));
+        let answer = move |uri: Uri| std::future::ready(preflight(path, &uri, &allowed));
+        router = router.route(path, options(answer));
     }
     router.layer(axum::middleware::map_response(|mut response: Response| async move {
         response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
@@ -246,8 +247,15 @@ pub(crate) fn routes(operations: Vec<Operation>) -> Router<App> {
     }))
 }
 
+/// The path whose OPTIONS has a required parameter, as the documents say.
+const ATTACHMENTS: &str = "/v1/channel-attachments";
+
 /// The answer to OPTIONS: any origin may call, with a token and a JSON body.
-fn preflight(allowed: &HeaderValue) -> Response {
+fn preflight(path: &str, uri: &Uri, allowed: &HeaderValue) -> Response {
+    let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    if path == ATTACHMENTS && !query.any(|(name, _)| name == "channel_id") {
+        return ApiError::violation("channel_id", "is required").into_response();
+    }
     let mut response = StatusCode::OK.into_response();
     let headers = response.headers_mut();
     headers.insert(ALLOW, allowed.clone());

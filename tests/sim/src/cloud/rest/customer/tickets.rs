@@ -15,8 +15,8 @@ use crate::cloud::rest::problem::ApiError;
 use crate::cloud::rest::ticket_lifecycle::{self, NewTicket};
 use crate::cloud::store::{Csat, Note, PreparedTicket, PrerequisiteAnswer, Read, Subject, Ticket};
 
-/// Limit of the fields of `metadata`.
-const MAX_METADATA: usize = 100;
+/// Limit of `metadata`, in bytes of JSON.
+const MAX_METADATA: usize = 16 * 1024;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct TicketInput {
@@ -84,8 +84,8 @@ pub(super) async fn create(call: Call<Nothing, Nothing, TicketInput>) -> Result<
     if products.iter().any(|product| product.is_unattended) && !body.confirmed_unattended_service {
         return Err(ApiError::violation("confirmed_unattended_service", "a product is unattended"));
     }
-    if body.metadata.len() > MAX_METADATA {
-        return Err(ApiError::violation("metadata", format!("has more than {MAX_METADATA} fields")));
+    if serde_json::to_vec(&body.metadata).is_ok_and(|json| json.len() > MAX_METADATA) {
+        return Err(ApiError::violation("metadata", format!("has more than {MAX_METADATA} bytes")));
     }
     let voucher = body.voucher.filter(|voucher| !voucher.is_empty());
     let new = NewTicket {
