@@ -351,6 +351,9 @@ async fn prepared_tickets_are_made_read_replaced_and_removed() {
 async fn prepared_tickets_are_found_by_every_filter() {
     let rig = Rig::start().await;
     let token = rig.operator_token().await;
+    // that of the documented examples
+    let path = format!("{PREPARED}/ca09a970-6519-4280-b6a6-65727e2894e3");
+    rig.answer(rig.request(Method::DELETE, &path).bearer_auth(&token)).await.expect(204);
     let first = rig.post(&token, PREPARED, prepared(&rig)).await.expect(201);
     let path = format!("/sandbox{PREPARED}/{}/product-lines", first["id"].as_str().unwrap());
     rig.post(&token, &path, json!({"product_id": PRODUCT})).await.expect(204);
@@ -625,4 +628,19 @@ async fn everything_survives_a_restart() {
     next["voucher_code"] = Value::Null;
     let next = rig.post(&operator, PREPARED, next).await.expect(201);
     assert!(next["ticket_number"].as_i64() > pending["id"].as_i64());
+}
+
+#[tokio::test]
+async fn the_documented_example_of_a_ticket_works_with_the_default_data() {
+    let rig = Rig::start().await;
+    let token = rig.customer_token().await;
+    let examples: Value = serde_json::from_str(include_str!("../../fixtures/vendor/examples.json")).unwrap();
+    for operation in ["POST /v1/cart/calculate-prices", "POST /v1/tickets"] {
+        let example =
+            examples.as_array().unwrap().iter().find(|step| step["operation"] == operation).unwrap();
+        let path = operation.split(' ').nth(1).unwrap();
+        let answer = rig.post(&token, path, example["request"].clone()).await;
+        assert_eq!(json!(answer.status.as_u16()), example["status"], "{}", answer.body);
+    }
+    assert_eq!(rig.cloud.connector_id, 910_101_043);
 }

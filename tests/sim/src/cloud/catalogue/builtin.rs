@@ -13,6 +13,9 @@ use super::{
 /// The vehicles of the simulators.
 const EMBEDDED: &str = include_str!("../../../../data/vehicles/vehicles.json");
 
+/// What the examples of the vendor's documents name.
+const EXAMPLES: &str = include_str!("../../../fixtures/vendor/catalogue.json");
+
 #[derive(Deserialize)]
 struct Entry {
     make: String,
@@ -37,7 +40,26 @@ impl Catalogue {
         let mut catalogue = Self { currency: Currency::default(), makes, vehicles, ..Self::default() };
         catalogue.add_products();
         catalogue.add_companies();
+        catalogue.add_examples();
         catalogue
+    }
+
+    /// Adds what the examples of the documents name, so that they work with the default too.
+    fn add_examples(&mut self) {
+        let examples: Self = serde_json::from_str(EXAMPLES).unwrap_or_default();
+        self.customer.id = examples.customer.id;
+        for example in examples.makes {
+            match self.makes.iter_mut().find(|make| make.name.eq_ignore_ascii_case(&example.name)) {
+                Some(make) => make.groups.extend(example.groups),
+                None => self.makes.push(example),
+            }
+        }
+        self.vehicles.extend(examples.vehicles);
+        self.product_groups.extend(examples.product_groups);
+        self.products.extend(examples.products);
+        self.product_bundles.extend(examples.product_bundles);
+        self.vouchers.extend(examples.vouchers);
+        self.prepared_tickets.extend(examples.prepared_tickets);
     }
 
     fn add_products(&mut self) {
@@ -130,7 +152,7 @@ impl Catalogue {
             color: "#00aeef".to_owned(),
             background_color: "#ffffff".to_owned(),
             state: "opened".to_owned(),
-            state_ends_at: None,
+            state_ends_at: Some("2099-12-31T23:59:59+0000".to_owned()),
             message: "The sandbox is open.".to_owned(),
             service_message: "This is a sandbox: its data is generated.".to_owned(),
         };
@@ -182,18 +204,22 @@ fn vehicles(entries: &[Entry]) -> (Vec<Make>, Vec<KnownVehicle>) {
             continue;
         };
         next_group = next_group.max(group.id + 1);
+        // the file has no years but in some names; the others are made up
+        let year = words.iter().find(|word| word.len() == 4 && word.starts_with("20")).unwrap_or(&"2010");
+        let manufactured_from = Some(format!("{year}-01-01"));
+        let manufactured_to = Some("2030-12-31".to_owned());
         let variant = Variant {
             id,
             name: entry.platform.clone(),
-            manufactured_from: None,
-            manufactured_to: None,
+            manufactured_from: manufactured_from.clone(),
+            manufactured_to: manufactured_to.clone(),
             requires_doip: false,
         };
         group.models.push(Model {
             id,
             name: model.join(" "),
-            manufactured_from: None,
-            manufactured_to: None,
+            manufactured_from,
+            manufactured_to,
             requires_doip: false,
             variants: vec![variant],
         });

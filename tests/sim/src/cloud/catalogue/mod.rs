@@ -1,6 +1,7 @@
 //! The data set of the sandbox: vehicles, products, prices, and the companies around them.
 //!
-//! The default is made from the vehicles of the simulators, so that the VIN which a connector reads is found. A file
+//! The default is made from the vehicles of the simulators, so that the VIN which a connector reads is found, and has what
+//! the examples of the documents name. A file
 //! replaces it, as JSON or TOML; `Catalogue` is its form.
 
 mod builtin;

@@ -11,8 +11,8 @@ use super::record::StoreError;
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::random;
 
-/// The first number for connectors without their own.
-const FIRST_CONNECTOR: i64 = 1001;
+/// The first number for connectors without their own: that of the documented examples.
+const FIRST_CONNECTOR: i64 = 910_101_043;
 /// The counter of ticket numbers, and the first number.
 pub(crate) const TICKET_COUNTER: &str = "ticket-number";
 pub(crate) const FIRST_TICKET: i64 = 100_001;

@@ -65,9 +65,10 @@ pub(crate) struct ConnectorBody {
     software_version: i64,
     hardware_version: i64,
     supports_doip: bool,
-    /// Make, group, model and variant, with `#` between them.
-    vehicle_path_string: Option<String>,
-    vin_number: Option<String>,
+    /// Make, group, model and variant, with `#` between them; empty if the vehicle is not known.
+    vehicle_path_string: String,
+    /// Empty if no VIN was read.
+    vin_number: String,
     product_description: String,
     hardware_type: String,
 }
@@ -85,8 +86,8 @@ impl ConnectorBody {
             software_version: connector.software_version,
             hardware_version: connector.hardware_version,
             supports_doip: connector.supports_doip,
-            vehicle_path_string: path.or_else(|| found.map(|vehicle| vehicle.path())),
-            vin_number: vin,
+            vehicle_path_string: path.or_else(|| found.map(|vehicle| vehicle.path())).unwrap_or_default(),
+            vin_number: vin.unwrap_or_default(),
             product_description: connector.product_description.clone(),
             hardware_type: connector.hardware_type.clone(),
         }
