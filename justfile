@@ -72,6 +72,11 @@ test *ARGS: tools
 readme:
     python3 .ci/readme-commands.py README.md
 
+# No request gives a 5xx of the sandbox cloud, or an answer outside the schema of its OpenAPI description
+[group('tests')]
+sandbox-api: tools
+    .ci/test --test peers no_request_gets
+
 # Not for figures: the build is without optimisation. docs/benchmarks.md says how to measure. With --workspace, cargo
 # takes the features of `test`, and builds no dependency a second time.
 # The benchmarks run and print their table

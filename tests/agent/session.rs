@@ -551,3 +551,35 @@ async fn a_token_that_expires_during_a_connection_costs_one_login_only() {
     exchange(&rig, &channel).await;
     assert_eq!(sandbox.cloud.pincode_logins(), before + 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flash_survives_a_gateway_that_closes_every_websocket_after_its_lifetime() {
+    // the websockets of connector and operator are closed several times while the firmware is written
+    let lifetime = Duration::from_secs(3);
+    let sandbox = Sandbox::start_with(1, |config| config.socket_lifetime = Some(lifetime)).await;
+    let (connector, bus) = (sandbox.connectors[0].clone(), bus());
+    let record = catalogue().find(VEHICLE).unwrap().clone();
+    let vehicle = vehicle(&record, &bus);
+    let _agent = TestAgent::start(&sandbox, &connector, &bus, AgentSettings::default());
+    let ticket = sandbox.ticket(&connector, record.vin.as_ref().map(|vin| vin.as_str())).await;
+    let connection = async {
+        loop {
+            // the connector may still read its VIN
+            if let Ok(connection) = sandbox.operator.connect(ticket.connection().unwrap()).await {
+                break connection;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let connection = soon("the connection", connection).await;
+    configure(&connection).await;
+    let address = record.ecus[0].address;
+    let channel = soon("the channel", connection.open_isotp(isotp(address))).await.unwrap();
+    let data: Vec<u8> = (0..250_000_u32).map(|index| (index * 7 + index / 256) as u8).collect();
+    let firmware = Firmware { address: 0x0800_0000, data: &data };
+    let report = soon("the flash", flash(&channel, firmware, &Timing::default(), &mut |_| {})).await.unwrap();
+    assert_eq!(report.bytes, data.len());
+    assert!(connection.counters().interruptions() > 0, "no websocket was closed during the flash");
+    assert!(vehicle.memory(address).last().is_some_and(|image| image.data == data));
+    vehicle.stop().await;
+}

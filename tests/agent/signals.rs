@@ -137,7 +137,7 @@ fn config(sandbox: &Sandbox, connector: &Connector, level: &str, hardware_versio
     let (address, ca_file) = (cloud.address, cloud.ca_file.display());
     format!(
         "[connector]\nuuid = \"{uuid}\"\nhardware_version = {hardware_version}\n\
-         [cloud]\napi_url = \"https://{address}\"\nwebsocket_url = \"wss://{address}/ws\"\n\
+         [cloud]\napi_url = \"https://{address}\"\nwebsocket_url = \"wss://{address}/sandbox/ws\"\n\
          ca_file = \"{ca_file}\"\n[log]\nlevel = \"{level}\"\n"
     )
 }

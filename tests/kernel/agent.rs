@@ -209,7 +209,7 @@ fn write_config(path: &Path, sandbox: &Sandbox, connector: &Connector, interface
     writeln!(text, "[connector]\nuuid = \"{}\"\npincode = \"{}\"", connector.uuid, connector.pincode)
         .unwrap();
     writeln!(text, "[cloud]\napi_url = \"https://{}\"", cloud.address).unwrap();
-    writeln!(text, "websocket_url = \"wss://{}/ws\"", cloud.address).unwrap();
+    writeln!(text, "websocket_url = \"wss://{}/sandbox/ws\"", cloud.address).unwrap();
     writeln!(text, "ca_file = \"{}\"", cloud.ca_file.display()).unwrap();
     writeln!(text, "[[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = \"{interface}\"").unwrap();
     writeln!(text, "isotp = \"{isotp_by}\"\n[log]\nlevel = \"debug\"").unwrap();

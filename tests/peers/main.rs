@@ -1,7 +1,8 @@
-//! Independent implementations in Python as peers: ISO-TP, TP2.0 and DoIP.
+//! Independent implementations in Python as peers: ISO-TP, TP2.0, DoIP, and a portal for the documented APIs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod doip;
 mod isotp;
+mod portal;
 mod tp20;

@@ -42,7 +42,7 @@ pub(super) struct CloudArgs {
     /// The base URL of the REST API, such as https://127.0.0.1:8443.
     #[arg(long, value_name = "URL", global = true)]
     pub(super) api_url: Option<String>,
-    /// The URL of the websocket, such as wss://127.0.0.1:8443/ws.
+    /// The URL of the websocket, such as wss://127.0.0.1:8443/sandbox/ws.
     #[arg(long, value_name = "URL", global = true)]
     pub(super) websocket_url: Option<String>,
     /// The root certificates to trust (PEM). By default, those that web browsers trust.

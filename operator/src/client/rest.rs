@@ -26,8 +26,11 @@ const CONNECT: Duration = Duration::from_secs(15);
 const TICKETS: u32 = 1000;
 
 const TOKEN_PATH: &str = "/oauth2/token";
-const PENDING_PATH: &str = "/v2/tickets/pending-tickets";
+/// The documents do not print how a ticket is joined.
+const PENDING_PATH: &str = "/sandbox/v2/tickets/pending-tickets";
 const IN_PROGRESS_PATH: &str = "/v2/tickets/in-progress-tickets";
+/// The number of "other" in the sandbox's list of reasons.
+const OTHER_REASON: i32 = 1;
 
 #[derive(Deserialize)]
 struct TicketList {
@@ -111,7 +114,7 @@ impl Operator {
     /// Cancels a ticket in progress, which closes its connection.
     pub async fn cancel(&self, ticket_id: &str, reason: &str) -> Result<(), OperatorError> {
         let path = format!("{IN_PROGRESS_PATH}/{ticket_id}");
-        let transition = json!({"type": "cancel", "reason": reason});
+        let transition = json!({"type": "cancel", "cancel_reason_id": OTHER_REASON, "reason": reason});
         self.transition("cancelling the ticket", &path, transition).await.map(drop)
     }
 

@@ -13,8 +13,8 @@ pub struct Ticket {
     /// The ticket's number, for people.
     #[serde(default, deserialize_with = "optional_text")]
     pub ticket_number: Option<String>,
-    /// `pending`, `in_progress`, ….
-    #[serde(default)]
+    /// `pending`, `in_progress`, …; the customers' API has a number.
+    #[serde(default, deserialize_with = "optional_text")]
     pub state: Option<String>,
     /// The vehicle's VIN.
     #[serde(default)]

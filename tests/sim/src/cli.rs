@@ -21,6 +21,8 @@ enum Command {
     Cloud(cloud::Args),
     /// Run a whole diagnostic session: vehicle, cloud, agent and operator, with one line for each step.
     Demo(demo::Args),
+    /// Measure the sandbox cloud with many connectors and portals.
+    Load(cloud::load::Args),
     /// Test the agent's binary under faults: killed, disk full, network gone, clock wrong.
     Trials(trials::Args),
     /// Simulate a vehicle, or replay a recording of one.
@@ -38,7 +40,7 @@ impl Cli {
     fn default_log_level(&self) -> &'static str {
         match self.command {
             Command::Cloud(_) | Command::Vehicle(_) => "info",
-            Command::Demo(_) | Command::Trials(_) | Command::Agent { .. } => "error",
+            Command::Demo(_) | Command::Load(_) | Command::Trials(_) | Command::Agent { .. } => "error",
         }
     }
 
@@ -66,6 +68,7 @@ impl Cli {
             match command {
                 Command::Cloud(args) => cloud::run(args).await,
                 Command::Demo(args) => demo::run(args).await,
+                Command::Load(args) => cloud::load::run(args).await,
                 Command::Trials(args) => trials::run(args).await,
                 Command::Vehicle(args) => vehicle::run(*args).await,
                 Command::Agent { .. } => Ok(()),

@@ -24,15 +24,20 @@ fn python() -> PathBuf {
         .map_or_else(|| workspace().join(".venv/bin/python"), PathBuf::from)
 }
 
-/// The program of `tests/peers`, if Python has these modules; otherwise prints that the test is skipped.
-pub async fn peer(program: &str, purpose: &str, modules: &str) -> Option<Command> {
+/// The Python of the peers, if it has these modules; otherwise prints that the test is skipped.
+pub async fn python_with(purpose: &str, modules: &str) -> Option<PathBuf> {
     let python = python();
     let check = Command::new(&python).args(["-c", &format!("import {modules}")]).output().await;
     if !check.is_ok_and(|output| output.status.success()) {
         skip(&format!("{purpose}: {} has not all of {modules}", python.display()));
         return None;
     }
-    let mut command = Command::new(&python);
+    Some(python)
+}
+
+/// The program of `tests/peers`, if Python has these modules; otherwise prints that the test is skipped.
+pub async fn peer(program: &str, purpose: &str, modules: &str) -> Option<Command> {
+    let mut command = Command::new(python_with(purpose, modules).await?);
     command.arg(workspace().join("tests/peers").join(program));
     command.stdin(Stdio::null()).kill_on_drop(true);
     Some(command)

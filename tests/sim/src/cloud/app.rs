@@ -2,22 +2,32 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::catalogue::VehicleCatalogue;
+use super::catalogue::Catalogue;
 use super::hub::Hub;
 use super::store::Store;
 use super::tokens::Signer;
+
+/// The limits of websockets, as gateways of other clouds have them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SocketLimits {
+    pub(crate) lifetime: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
+}
 
 /// The state that requests share.
 pub(crate) struct AppState {
     pub(crate) store: Store,
     pub(crate) signer: Signer,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) catalogue: VehicleCatalogue,
+    pub(crate) catalogue: Arc<Catalogue>,
+    /// How long a websocket lasts at most, and how long without a message of its client.
+    pub(crate) socket_limits: SocketLimits,
     pub(crate) api_url: String,
     pub(crate) sockets: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,

@@ -9,8 +9,21 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::server::{Cloud, CloudConfig};
 
+const AFTER_HELP: &str = "What there is, on one TLS port:
+  /v1, /v2/connectors, /v2/authenticate, /legacy  the documented customer API
+  /v2/tickets, /v2/providers                      the documented partner API
+  /oauth2/token                                   refresh tokens and client credentials
+  /wssprd                                         the documented websocket, for customers and partners
+  /sandbox/ws                                     the relay: connectors and operators
+  /sandbox/openapi/customer.json, partner.json    descriptions of both APIs (OpenAPI 3.1)
+  /sandbox/v1, /sandbox/v2                        resources of the sandbox's own
+
+The command prints one line of JSON when it is ready: addresses, CA, and the credentials of connector, operator and
+customer. docs/sandbox-cloud.md lists every operation.";
+
 /// Run the sandbox cloud: REST, websocket and relay on one TLS port.
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     /// Address to listen on, such as 127.0.0.1:8443. Port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
@@ -28,6 +41,16 @@ pub(crate) struct Args {
     /// Time that a connection outlives a lost link.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=300))]
     hold_seconds: u64,
+    /// Vehicles, products, prices and companies, as JSON or TOML. A part that the file leaves out is that of the default,
+    /// which is made from the vehicles of the simulators.
+    #[arg(long, value_name = "FILE")]
+    catalogue: Option<PathBuf>,
+    /// Close every websocket after this time, as gateways do (two hours: 7200).
+    #[arg(long, value_name = "SECONDS")]
+    socket_lifetime: Option<u64>,
+    /// Close a websocket whose client has sent nothing for this time, as gateways do (ten minutes: 600).
+    #[arg(long, value_name = "SECONDS")]
+    socket_idle: Option<u64>,
     /// CA certificates (PEM) of the clients. Each client then needs a certificate (mutual TLS).
     #[arg(long, value_name = "FILE")]
     client_ca: Option<PathBuf>,
@@ -55,6 +78,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         token_lifetime: Duration::from_secs(args.token_lifetime),
         hold: Duration::from_secs(args.hold_seconds),
         client_ca: args.client_ca,
+        catalogue: args.catalogue,
+        socket_lifetime: args.socket_lifetime.map(Duration::from_secs),
+        socket_idle: args.socket_idle.map(Duration::from_secs),
     })
     .await?;
     // before the ready line, after which a signal may arrive

@@ -15,7 +15,7 @@ use super::app::App;
 use super::{rest, websocket};
 
 /// Limit of simultaneous TCP connections, including websockets until they are upgraded.
-const MAX_CONNECTIONS: usize = 512;
+const MAX_CONNECTIONS: usize = 4096;
 /// Limit for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Limit for a request's header, and thereby for an idle connection.
@@ -29,7 +29,8 @@ const MAX_HEADERS: usize = 64;
 /// Accepts connections until the shutdown, with a task for each.
 pub(super) async fn accept(app: App, listener: TcpListener, acceptor: TlsAcceptor) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let router = rest::router(Arc::clone(&app), get(websocket::upgrade));
+    let router =
+        rest::router(Arc::clone(&app), get(websocket::upgrade_relay), get(websocket::upgrade_portal));
     loop {
         // at the limit, new connections wait in the kernel's queue
         let place = tokio::select! {

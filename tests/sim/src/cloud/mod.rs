@@ -7,6 +7,8 @@ mod clock;
 mod command;
 mod connections;
 mod hub;
+pub(crate) mod load;
+mod pricing;
 mod random;
 mod rest;
 mod server;
@@ -15,6 +17,7 @@ mod tokens;
 mod views;
 mod websocket;
 
+pub use catalogue::CatalogueError;
 pub use certificates::CertificateError;
 pub(crate) use command::{Args, run};
 pub use server::{Cloud, CloudConfig, CloudError, Credentials};

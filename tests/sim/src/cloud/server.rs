@@ -14,8 +14,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::app::AppState;
-use super::catalogue::VehicleCatalogue;
+use super::app::{AppState, SocketLimits};
+use super::catalogue::{Catalogue, CatalogueError};
 use super::certificates::{self, CertificateError};
 use super::hub::{Hub, RelayPlan};
 use super::store::{
@@ -26,7 +26,7 @@ use super::tokens::Signer;
 use super::{connections, random};
 
 /// Limit of simultaneous websockets.
-const MAX_SOCKETS: usize = 512;
+const MAX_SOCKETS: usize = 4096;
 /// Limit for sockets to close in order at the shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(3);
 
@@ -45,6 +45,12 @@ pub struct CloudConfig {
     pub hold: Duration,
     /// The CA certificates (PEM) of the clients, each of which then needs a certificate (mutual TLS).
     pub client_ca: Option<PathBuf>,
+    /// The file with vehicles, products and prices; by default, those of the simulators.
+    pub catalogue: Option<PathBuf>,
+    /// How long a websocket lasts at most.
+    pub socket_lifetime: Option<Duration>,
+    /// How long a websocket lasts without a message of its client.
+    pub socket_idle: Option<Duration>,
 }
 
 impl CloudConfig {
@@ -57,6 +63,9 @@ impl CloudConfig {
             token_lifetime: Duration::from_secs(3600),
             hold: Duration::from_secs(30),
             client_ca: None,
+            catalogue: None,
+            socket_lifetime: None,
+            socket_idle: None,
         }
     }
 }
@@ -67,6 +76,9 @@ pub enum CloudError {
     /// The state cannot be used.
     #[error("cannot use the state directory")]
     Store(#[from] StoreError),
+    /// The catalogue cannot be used.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
     /// The server has no certificate.
     #[error("cannot serve TLS")]
     Certificate(#[from] CertificateError),
@@ -95,8 +107,10 @@ pub struct Credentials {
 pub struct Cloud {
     /// The URL of the REST API, such as `https://127.0.0.1:8443`.
     pub api_url: String,
-    /// The URL of the websocket, such as `wss://127.0.0.1:8443/ws`.
+    /// The URL of the websocket of the relay, such as `wss://127.0.0.1:8443/sandbox/ws`.
     pub websocket_url: String,
+    /// The URL of the documented websocket, such as `wss://127.0.0.1:8443/wssprd`.
+    pub portal_websocket_url: String,
     /// The certificate authority that clients have to trust, as PEM.
     pub ca_file: PathBuf,
     /// The address that the server listens on.
@@ -111,8 +125,8 @@ pub struct Cloud {
     pub operator: Credentials,
     /// The customer's credentials.
     pub customer: Credentials,
-    /// The customer's number.
-    pub customer_id: i64,
+    /// The customer, as partners name it.
+    pub customer_id: uuid::Uuid,
     /// A one-time password of the customer; new at every start.
     pub customer_otp: String,
     shutdown: CancellationToken,
@@ -132,7 +146,12 @@ impl Cloud {
         create_directory(&config.state)?;
         let store = Store::open(&config.state.join("state.redb"))?;
         let customer_otp = random::voucher(12);
-        let seeded = seed(&store, config.connectors.clone(), customer_otp.clone()).await?;
+        let catalogue = Arc::new(match &config.catalogue {
+            Some(file) => Catalogue::load(file)?,
+            None => Catalogue::builtin(),
+        });
+        let seeded =
+            seed(&store, config.connectors.clone(), customer_otp.clone(), Arc::clone(&catalogue)).await?;
         let (listener, address) = listen(&config.listen).await?;
         let host = host(&config.listen);
         let tls =
@@ -143,7 +162,8 @@ impl Cloud {
             store,
             signer: Signer::new(&seeded.signing_key, config.token_lifetime),
             hub,
-            catalogue: VehicleCatalogue::embedded(),
+            catalogue: Arc::clone(&catalogue),
+            socket_limits: SocketLimits { lifetime: config.socket_lifetime, idle: config.socket_idle },
             api_url: format!("https://{authority}"),
             sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
             shutdown: CancellationToken::new(),
@@ -156,14 +176,15 @@ impl Cloud {
         let Seeded { connector, operator, customer, .. } = seeded;
         Ok(Self {
             api_url: app.api_url.clone(),
-            websocket_url: format!("wss://{authority}/ws"),
+            websocket_url: format!("wss://{authority}/sandbox/ws"),
+            portal_websocket_url: format!("wss://{authority}/wssprd"),
             ca_file: std::path::absolute(&tls.ca_file).unwrap_or(tls.ca_file),
             address,
             connector_id: connector.id,
             connector_uuid: connector.uuid,
             connector_pincode: connector.pincode,
             operator: Credentials { client_id: operator.client_id, client_secret: operator.client_secret },
-            customer_id: customer.customer_id.unwrap_or_default(),
+            customer_id: catalogue.customer.id,
             customer: Credentials { client_id: customer.client_id, client_secret: customer.client_secret },
             customer_otp,
             shutdown: app.shutdown.clone(),
@@ -179,6 +200,7 @@ impl Cloud {
         json!({
             "api_url": self.api_url,
             "websocket_url": self.websocket_url,
+            "portal_websocket_url": self.portal_websocket_url,
             "ca_file": self.ca_file,
             "connector": {
                 "id": self.connector_id,
@@ -248,12 +270,18 @@ fn create_directory(state: &Path) -> Result<(), StoreError> {
 }
 
 /// Stores the connectors, the accounts, the customer's one-time password and the signing key.
-async fn seed(store: &Store, seeds: Vec<ConnectorSeed>, otp: String) -> Result<Seeded, StoreError> {
+async fn seed(
+    store: &Store,
+    seeds: Vec<ConnectorSeed>,
+    otp: String,
+    catalogue: Arc<Catalogue>,
+) -> Result<Seeded, StoreError> {
     store
         .change(move |change| {
             let connector = change.seed_connectors(&seeds)?;
             let operator = change.seed_account(Role::Operator)?;
             let customer = change.seed_account(Role::Customer)?;
+            change.seed_catalogue(&catalogue)?;
             change.add_one_time_password(&otp, Subject::account(&customer))?;
             Ok(Seeded { connector, operator, customer, signing_key: signing_key(change)? })
         })

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::hub::{Hub, RelayStage};
-use super::store::{Connector, PreparedTicket, Ticket, TicketState};
+use super::store::{Connector, Ticket, TicketState};
 
 /// A connector, for REST clients and operators.
 pub(crate) fn connector(hub: &Hub, connector: &Connector) -> Value {
@@ -104,25 +104,6 @@ pub(crate) fn partner_ticket(ticket: &Ticket, connector: Option<&Connector>) -> 
         "created_at": moment(ticket.created_at),
         "joined_at": ticket.joined_at.and_then(moment),
         "closed_at": ticket.closed_at.and_then(moment),
-    })
-}
-
-/// A prepared ticket.
-pub(crate) fn prepared_ticket(ticket: &PreparedTicket) -> Value {
-    json!({
-        "id": ticket.id,
-        "ticket_number": ticket.ticket_number,
-        "state": "prepared",
-        "customer_id": ticket.customer_id,
-        "vin": ticket.vin,
-        "product_id": ticket.product_ids.first(),
-        "product_ids": ticket.product_ids,
-        "vehicle_model_id": ticket.vehicle_model_id,
-        "vehicle_model_variant_id": ticket.vehicle_model_variant_id,
-        "preparer_external_reference": ticket.preparer_external_reference,
-        "voucher_code": ticket.voucher_code,
-        "description": ticket.description,
-        "created_at": moment(ticket.created_at),
     })
 }
 

@@ -39,6 +39,10 @@ pub(crate) struct Args {
     /// ./connector-agent".
     #[arg(long, value_name = "COMMAND")]
     pub(super) agent: Option<String>,
+    /// After the session, let a portal and a partner in Python use the documented APIs of the cloud, from login to history.
+    /// This Python needs the packages requests and websockets.
+    #[arg(long, value_name = "PYTHON", num_args = 0..=1, default_missing_value = "python3")]
+    pub(super) portal: Option<PathBuf>,
     /// Show the agent's log too.
     #[arg(long)]
     pub(super) show_log: bool,

@@ -9,6 +9,7 @@ mod demo_vehicle;
 mod duration;
 mod flashing;
 mod kline;
+mod portal;
 mod reading;
 mod session;
 mod stage;
@@ -72,7 +73,7 @@ pub(crate) async fn run(mut args: Args) -> anyhow::Result<()> {
     };
     let mut demo = Demo::default();
     let ended = tokio::select! {
-        ended = demo.play(&mut stage, &story) => ended,
+        ended = demo.play(&mut stage, &story, args.portal.as_deref()) => ended,
         _ = terminate.recv() => Err(DemoError::Interrupted.into()),
         _ = interrupt.recv() => Err(DemoError::Interrupted.into()),
     };

@@ -1,5 +1,6 @@
 //! The demo on CAN and DoIP: the steps of the customer and the operator, and the checks of their results.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,6 +12,7 @@ use super::bus_limit;
 use super::demo_vehicle::BIT_RATE;
 use super::duration::brief;
 use super::flashing::flash_with_progress;
+use super::portal;
 use super::reading::Reading;
 use super::stage::{Stage, VOLTS};
 use super::story::{ResultTable, Story};
@@ -34,7 +36,12 @@ pub(super) struct Demo {
 
 impl Demo {
     /// Plays the whole session. Returns the error that stopped it.
-    pub(super) async fn play(&mut self, stage: &mut Stage, story: &Story) -> anyhow::Result<()> {
+    pub(super) async fn play(
+        &mut self,
+        stage: &mut Stage,
+        story: &Story,
+        python: Option<&Path>,
+    ) -> anyhow::Result<()> {
         let customer = log_in_customer(&stage.setup.cloud).await?;
         let watch = customer.watch_connector(stage.setup.cloud.connector_id).await?;
         self.come_online(stage, story, watch).await?;
@@ -56,7 +63,10 @@ impl Demo {
         worked?;
         operator.complete(&ticket.id).await?;
         story.report("operator", &format!("completed ticket {number}"));
-        Ok(())
+        match python {
+            Some(python) => portal::play(python, &stage.setup.cloud, story, &mut self.table).await,
+            None => Ok(()),
+        }
     }
 
     /// Notes the relay's work: PDUs, and links cut.

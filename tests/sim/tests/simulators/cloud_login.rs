@@ -104,11 +104,10 @@ async fn a_login_names_every_field_that_is_wrong() {
     let post = |path: &str, body: serde_json::Value| rig.request(Method::POST, path).json(&body);
     let answer = rig.answer(post("/v2/authenticate/pincode", json!({"connector_uuid": "x"}))).await;
     answer.violates(&["connector_uuid", "pincode"]);
-    rig.answer(post("/v1/authenticate/pincode", json!({"pincode": 1.5})))
-        .await
-        .violates(&["connector_id", "pincode"]);
+    rig.answer(post("/v1/authenticate/pincode", json!({"pincode": 1234}))).await.violates(&["connector_id"]);
+    rig.answer(post("/v1/authenticate/pincode", json!({"pincode": 1.5}))).await.violates(&["pincode"]);
     rig.answer(post("/v1/authenticate/otp", json!({}))).await.violates(&["otp"]);
-    rig.answer(post("/v1/authenticate/otp", json!([]))).await.problem(400, "bad-request");
+    rig.answer(post("/v1/authenticate/otp", json!([]))).await.violates(&["body"]);
     let broken = rig.request(Method::POST, "/v1/authenticate/otp").body("{\"otp\":");
     rig.answer(broken).await.problem(400, "bad-request");
 }

@@ -107,7 +107,7 @@ async fn updates_come_every_five_seconds_until_unsubscribed() {
 async fn a_ticket_is_followed_from_pending_to_its_end() {
     let rig = Rig::start().await;
     let token = rig.connector_token().await;
-    let ticket = rig.post(&token, "/v1/tickets", rig.ticket_body(None)).await.expect(201);
+    let ticket = rig.post(&token, "/sandbox/v1/tickets", rig.ticket_body(None)).await.expect(201);
     let mut portal = rig.socket(&token).await;
     portal.say("subscribeToTicket", json!({"ticket_id": ticket["id"]})).await;
     let update = portal.hear("subscribeToTicket").await;
@@ -169,7 +169,7 @@ async fn a_missing_or_foreign_resource_cannot_be_subscribed_to() {
 async fn the_connector_learns_that_its_call_for_attention_was_dismissed() {
     let rig = Rig::start().await;
     let token = rig.customer_token().await;
-    let path = format!("/v1/connectors/uuid/{}", rig.cloud.connector_uuid);
+    let path = format!("/sandbox/v1/connectors/uuid/{}", rig.cloud.connector_uuid);
     let dismiss = format!("/v2/connectors/{}/actions/dismiss-call-for-attention", rig.cloud.connector_uuid);
     let mut connector = rig.connector(json!([])).await;
     let call = json!({"connector_id": rig.cloud.connector_uuid});
@@ -193,7 +193,7 @@ async fn the_connector_learns_that_its_call_for_attention_was_dismissed() {
 async fn a_vehicle_is_identified_through_the_rest_api() {
     let rig = Rig::start().await;
     let token = rig.customer_token().await;
-    let path = format!("/v1/connectors/uuid/{}/identify-vehicle", rig.cloud.connector_uuid);
+    let path = format!("/sandbox/v1/connectors/uuid/{}/identify-vehicle", rig.cloud.connector_uuid);
     rig.post(&token, &path, json!({})).await.problem(503, "connector-offline");
     let mut connector = rig.connector(json!([])).await;
     let identified = json!({"vin_number": null, "source": null, "address": null, "elapsed_ms": 1500});
@@ -220,7 +220,7 @@ async fn a_control_message_pings_every_member_of_the_channel() {
     portal.say("subscribeToTicket", json!({"ticket_id": ticket["id"]})).await;
     portal.hear("subscribeToTicket").await;
     let path = format!("/v1/channels/{}/actions/send-control-message", ticket["chat_id"].as_str().unwrap());
-    rig.post(&token, &path, json!({})).await.expect(204);
+    rig.post(&token, &path, json!({})).await.expect(200);
     let ping = portal.await_action("ping").await;
     assert_eq!(ping["message"]["channel_id"], ticket["chat_id"]);
     assert!(connector.raw().await.is_ping());

@@ -115,7 +115,7 @@ async fn answered_requests_survive_a_kill() {
     let body = json!({
         "vin": null, "vehicle_model_id": null, "product_ids": [1], "connector_id": program.ready["connector"]["id"],
     });
-    let url = format!("{}/v1/tickets", program.ready["api_url"].as_str().unwrap());
+    let url = format!("{}/sandbox/v1/tickets", program.ready["api_url"].as_str().unwrap());
     let response = http.post(url).bearer_auth(&token).json(&body).send().await.unwrap();
     assert_eq!(response.status(), 201);
     let ticket: Value = response.json().await.unwrap();
@@ -124,7 +124,7 @@ async fn answered_requests_survive_a_kill() {
     let again = Program::start(directory.path(), &[]);
     assert_eq!(again.ready["connector"], program.ready["connector"]);
     assert_eq!(again.ready["operator"], program.ready["operator"]);
-    let url = format!("{}/v1/tickets/{}", again.ready["api_url"].as_str().unwrap(), ticket["id"]);
+    let url = format!("{}/sandbox/v1/tickets/{}", again.ready["api_url"].as_str().unwrap(), ticket["id"]);
     let kept: Value = http.get(url).bearer_auth(&token).send().await.unwrap().json().await.unwrap();
     assert_eq!(kept, ticket);
 }

@@ -581,7 +581,7 @@ async fn a_connection_without_a_ticket_is_closed_when_the_connector_returns() {
     let (rig, connector, uuid) = opened().await;
     connector.close().await;
     let token = rig.operator_token().await;
-    let tickets = rig.get(&token, "/v2/tickets/in-progress-tickets").await.expect(200);
+    let tickets = rig.get(&token, "/sandbox/v2/tickets/in-progress-tickets").await.expect(200);
     assert_eq!(rig.transition(&tickets["result"][0], "cancel").await.status, 303);
     let mut connector = rig.connector(json!([{"connection_uuid": uuid, "received": 0}])).await;
     assert_eq!(connector.hear("closeConnection").await["message"]["connection_uuid"], uuid);
@@ -694,10 +694,10 @@ async fn one_operators_socket_relays_two_connectors_simultaneously() {
         let mut hello = rig.hello(json!([]));
         hello["connector_uuid"] = json!(uuid);
         connector.say("connectorHello", hello).await;
-        let record = rig.get(token, &format!("/v1/connectors/uuid/{uuid}")).await.expect(200);
+        let record = rig.get(token, &format!("/sandbox/v1/connectors/uuid/{uuid}")).await.expect(200);
         let mut body = rig.ticket_body(None);
         body["connector_id"] = record["id"].clone();
-        let ticket = rig.join(&rig.post(&customer, "/v1/tickets", body).await.expect(201)).await;
+        let ticket = rig.join(&rig.post(&customer, "/sandbox/v1/tickets", body).await.expect(201)).await;
         let connection = ticket["connection_uuid"].clone();
         open(&mut connector, &connection).await;
         operator.ask("joinConnection", "1", json!({"connection_uuid": connection})).await;

@@ -18,6 +18,9 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
 
+/// A product of the default catalogue, as partners name it.
+pub(crate) const PRODUCT: &str = "97060000-0000-4000-8000-000000000001";
+
 pub(crate) struct Rig {
     pub cloud: Cloud,
     pub directory: tempfile::TempDir,
@@ -171,24 +174,31 @@ impl Rig {
     /// A pending ticket on the connector.
     pub(crate) async fn pending(&self, vin: Option<&str>) -> Value {
         let token = self.customer_token().await;
-        self.post(&token, "/v1/tickets", self.ticket_body(vin)).await.expect(201)
+        self.post(&token, "/sandbox/v1/tickets", self.ticket_body(vin)).await.expect(201)
     }
 
     /// Joins the ticket, and returns it in progress.
     pub(crate) async fn join(&self, ticket: &Value) -> Value {
         let token = self.operator_token().await;
-        let path = format!("/v2/tickets/pending-tickets/{}", ticket["uuid"].as_str().unwrap());
+        let path = format!("/sandbox/v2/tickets/pending-tickets/{}", ticket["uuid"].as_str().unwrap());
         let body = json!({"transition": {"type": "join", "operator_id": "desk 1"}});
         let answer = self.patch(&token, &path, body).await;
         assert_eq!(answer.status, 303, "{}", answer.body);
-        let location = answer.headers["location"].to_str().unwrap().to_owned();
-        self.get(&token, &location).await.expect(200)
+        let location = answer.headers["location"].to_str().unwrap();
+        let uuid = location.rsplit('/').next().unwrap();
+        self.get(&token, &format!("/sandbox/v2/tickets/{uuid}")).await.expect(200)
     }
 
     pub(crate) async fn transition(&self, ticket: &Value, kind: &str) -> Answer {
         let token = self.operator_token().await;
         let path = format!("/v2/tickets/in-progress-tickets/{}", ticket["id"].as_str().unwrap());
-        self.patch(&token, &path, json!({"transition": {"type": kind}})).await
+        let mut transition = json!({"type": kind});
+        if kind == "outsource" {
+            let providers = self.get(&token, "/v2/providers/providers").await.expect(200);
+            transition["provider_id"] = providers["result"][0]["id"].clone();
+            transition["product_ids"] = json!([PRODUCT]);
+        }
+        self.patch(&token, &path, json!({"transition": transition})).await
     }
 
     pub(crate) async fn try_socket(
@@ -198,7 +208,10 @@ impl Rig {
     ) -> Result<Socket, tungstenite::Error> {
         let mut request = url.into_client_request().unwrap();
         let headers = request.headers_mut();
-        headers.insert("Sec-WebSocket-Protocol", "connector-relay.v1".parse().unwrap());
+        let is_relay = !url.contains("/wssprd");
+        if is_relay {
+            headers.insert("Sec-WebSocket-Protocol", "connector-relay.v1".parse().unwrap());
+        }
         if let Some(token) = token {
             headers.insert("Authorization", format!("Bearer {token}").parse().unwrap());
         }
@@ -207,7 +220,9 @@ impl Rig {
         let name = ServerName::from(self.cloud.address.ip());
         let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await?;
         let (stream, response) = tokio_tungstenite::client_async(request, stream).await?;
-        assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "connector-relay.v1");
+        if is_relay {
+            assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "connector-relay.v1");
+        }
         Ok(Socket { stream, patience: HANG })
     }
 

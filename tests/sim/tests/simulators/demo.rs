@@ -36,6 +36,21 @@ async fn the_demo_succeeds_over_a_slow_link_with_repeated_cuts() {
 }
 
 #[tokio::test]
+async fn the_demo_lets_a_portal_in_python_use_the_documented_apis() {
+    let purpose = "the demo's portal";
+    let Some(python) = connector_test_support::peers::python_with(purpose, "requests, websockets").await
+    else {
+        return;
+    };
+    let demo = program(&["demo", "--size", "5000", "--portal", python.to_str().unwrap()]).output();
+    let (code, stdout, stderr) = outcome(demo).await;
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let line = stdout.lines().find(|line| line.trim_start().starts_with("Documented APIs")).unwrap();
+    assert!(line.ends_with("right"), "{line}");
+    assert!(stdout.contains("picked it up"), "{stdout}");
+}
+
+#[tokio::test]
 async fn the_demo_also_runs_over_doip() {
     let demo = program(&["demo", "--doip", "--rtt", "40", "--cut-every", "4", "--size", "30000"]).output();
     let (code, stdout, stderr) = outcome(demo).await;

@@ -122,15 +122,16 @@ impl Sandbox {
 
     /// The cloud's record of a connector.
     pub async fn record(&self, connector: &Connector) -> Value {
-        let (status, body) =
-            self.as_customer(Method::GET, &format!("/v1/connectors/{}", connector.id), None).await;
+        let (status, body) = self
+            .as_customer(Method::GET, &format!("/sandbox/v1/connectors/uuid/{}", connector.uuid), None)
+            .await;
         assert_eq!(status, 200, "{body}");
         body
     }
 
     /// Makes the connector identify its vehicle.
     pub async fn identify(&self, connector: &Connector) -> Value {
-        let path = format!("/v1/connectors/uuid/{}/identify-vehicle", connector.uuid);
+        let path = format!("/sandbox/v1/connectors/uuid/{}/identify-vehicle", connector.uuid);
         let (status, body) = self.as_customer(Method::POST, &path, None).await;
         assert_eq!(status, 200, "{body}");
         body
@@ -149,7 +150,7 @@ impl Sandbox {
             "vin": vin, "vehicle_model_id": 3, "connector_id": connector.id, "product_ids": [1],
             "metadata": {"vin_is_found_by_reader": vin.is_some()},
         });
-        let (status, body) = self.as_customer(Method::POST, "/v1/tickets", Some(body)).await;
+        let (status, body) = self.as_customer(Method::POST, "/sandbox/v1/tickets", Some(body)).await;
         assert_eq!(status, 201, "{body}");
         body["uuid"].as_str().unwrap().to_owned()
     }
@@ -172,7 +173,7 @@ async fn log_in(cloud: &Cloud, address: SocketAddr) -> Operator {
         client_id: cloud.operator.client_id.clone(),
         client_secret: cloud.operator.client_secret.clone(),
     };
-    let (api, websocket) = (format!("https://{address}"), format!("wss://{address}/ws"));
+    let (api, websocket) = (format!("https://{address}"), format!("wss://{address}/sandbox/ws"));
     Operator::login(&api, &websocket, Some(&cloud.ca_file), credentials).await.unwrap()
 }
 

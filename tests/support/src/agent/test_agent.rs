@@ -118,7 +118,7 @@ impl TestAgent {
         let mut config = Config::new(
             ConnectorUuid::new(connector.uuid).unwrap(),
             ApiUrl::try_from(format!("https://{address}")).unwrap(),
-            WebsocketUrl::try_from(format!("wss://{address}/ws")).unwrap(),
+            WebsocketUrl::try_from(format!("wss://{address}/sandbox/ws")).unwrap(),
         );
         config.cloud.ca_file = Some(cloud.ca_file.clone());
         let pincode = settings.pincode.clone().unwrap_or_else(|| connector.pincode.clone());

@@ -20,4 +20,4 @@ pub(crate) use outbox::{Closing, Outbox};
 pub(crate) use relay::{Join, RelayPlan, RelayStage, unknown_connection};
 pub(crate) use reporting::Watcher;
 pub(crate) use route::{problem_of, unknown_action};
-pub(crate) use state::{Changed, Hub};
+pub(crate) use state::{Changed, EventKind, Hub};

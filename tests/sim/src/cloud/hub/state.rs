@@ -24,6 +24,23 @@ pub(crate) enum Changed {
     Ticket(i64),
     /// A client triggered a ping on this channel.
     Control(Uuid),
+    /// Something happened to the ticket with this number.
+    Event(EventKind, i64),
+}
+
+/// What happened to a ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EventKind {
+    /// A customer created the ticket.
+    Created,
+    /// An operator joined the ticket.
+    Joined,
+    /// The ticket went to another provider.
+    Outsourced,
+    /// The ticket was completed.
+    Closed,
+    /// The ticket was cancelled.
+    Cancelled,
 }
 
 /// The number of changes that a slow subscriber may lag behind before it receives all updates again.

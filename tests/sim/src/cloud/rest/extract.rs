@@ -135,11 +135,6 @@ impl FromRequestParts<App> for Id {
 }
 
 impl Id {
-    /// The id as a number.
-    pub(crate) fn number(&self) -> Result<i64, ApiError> {
-        self.0.parse().map_err(|_| ApiError::violation("id", "must be a whole number"))
-    }
-
     /// The id as a UUID.
     pub(crate) fn uuid(&self) -> Result<Uuid, ApiError> {
         self.0.parse().map_err(|_| ApiError::violation("id", "must be a UUID"))

@@ -122,15 +122,6 @@ impl Fields {
         Some(text)
     }
 
-    /// A secret that may be a number, as pincodes are in the vendor's examples.
-    pub(crate) fn pincode(&mut self, field: &str) -> Option<String> {
-        self.parsed(field, "must be a pincode: text or a whole number", |value| match value {
-            Value::String(text) if !text.is_empty() && text.len() <= 64 => Some(text.clone()),
-            Value::Number(number) => number.as_u64().map(|number| number.to_string()),
-            _ => None,
-        })
-    }
-
     /// A UUID.
     pub(crate) fn uuid(&mut self, field: &str) -> Option<Uuid> {
         self.parsed(field, "must be a UUID", |value| value.as_str()?.parse().ok())
@@ -233,16 +224,6 @@ mod tests {
         assert_eq!(fields.vin("b"), "00000000000000001".parse().ok());
         let error = serde_json::to_value(fields.finish().unwrap_err().contents()).unwrap();
         assert_eq!(error["violations"][0]["message"], "the VIN is a placeholder");
-    }
-
-    #[test]
-    fn a_pincode_may_be_a_number_or_text() {
-        let mut fields = fields(json!({"a": 1234, "b": "0123", "c": 1.5, "d": ""}));
-        assert_eq!(fields.pincode("a").as_deref(), Some("1234"));
-        assert_eq!(fields.pincode("b").as_deref(), Some("0123"));
-        assert_eq!(fields.pincode("c"), None);
-        assert_eq!(fields.pincode("d"), None);
-        assert!(fields.finish().is_err());
     }
 
     #[test]

@@ -2,13 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use axum::Router;
-use axum::extract::State;
-use axum::routing::post;
 use uuid::Uuid;
 
-use super::extract::Body;
-use super::fields::Fields;
 use super::problem::ApiError;
 use super::token_response::TokenResponse;
 use crate::cloud::app::App;
@@ -21,33 +16,24 @@ use crate::cloud::{clock, random};
 /// The guard that all one-time passwords share; no connector has this number.
 const OTP_GUARD: i64 = i64::MIN;
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v2/authenticate/pincode", post(by_uuid))
-        .route("/v1/authenticate/pincode", post(by_number))
-        .route("/v1/authenticate/otp", post(by_otp))
+/// A connector, as a login names it.
+pub(super) enum Named {
+    Uuid(Uuid),
+    Number(i64),
 }
 
-async fn by_uuid(State(app): State<App>, body: Body) -> Result<TokenResponse, ApiError> {
-    let mut fields = body.fields();
-    let uuid = fields.needed("connector_uuid", Fields::uuid);
-    let pincode = fields.needed("pincode", Fields::pincode);
-    fields.finish()?;
-    let (uuid, pincode) = (uuid.unwrap_or_default(), pincode.unwrap_or_default());
+/// Logs a connector in.
+pub(super) async fn by_pincode(app: &App, named: Named, pincode: String) -> Result<TokenResponse, ApiError> {
     app.pincode_logins.fetch_add(1, Ordering::Relaxed);
     let signer = app.signer.clone();
-    app.store.change(move |change| login(change, &signer, change.by_uuid(uuid)?, &pincode)).await?
-}
-
-async fn by_number(State(app): State<App>, body: Body) -> Result<TokenResponse, ApiError> {
-    let mut fields = body.fields();
-    let id = fields.needed("connector_id", Fields::integer);
-    let pincode = fields.needed("pincode", Fields::pincode);
-    fields.finish()?;
-    let (id, pincode) = (id.unwrap_or_default(), pincode.unwrap_or_default());
-    app.pincode_logins.fetch_add(1, Ordering::Relaxed);
-    let signer = app.signer.clone();
-    app.store.change(move |change| login(change, &signer, change.connector(id)?, &pincode)).await?
+    let stored = app.store.change(move |change| {
+        let connector = match named {
+            Named::Uuid(uuid) => change.by_uuid(uuid)?,
+            Named::Number(number) => change.connector(number)?,
+        };
+        login(change, &signer, connector, &pincode)
+    });
+    stored.await?
 }
 
 /// The outer result fails the transaction; the inner one is the answer. A counted failure has to be
@@ -76,11 +62,9 @@ fn login(
     }
 }
 
-async fn by_otp(State(app): State<App>, body: Body) -> Result<TokenResponse, ApiError> {
-    let mut fields = body.fields();
-    let otp = fields.needed("otp", Fields::pincode);
-    fields.finish()?;
-    let hash = random::sha256(otp.unwrap_or_default().as_bytes());
+/// Logs the owner of a one-time password in.
+pub(super) async fn by_otp(app: &App, otp: &str) -> Result<TokenResponse, ApiError> {
+    let hash = random::sha256(otp.as_bytes());
     let signer = app.signer.clone();
     app.store
         .change(move |change| {

@@ -1,47 +1,54 @@
-//! The REST API: the resources of the vendor's documents that the sandbox has, with errors as problem
-//! objects.
+//! The REST APIs: the customers', the partners', and the sandbox's own, with errors as problem objects.
 
-mod connectors;
+mod api;
+mod customer;
 mod extract;
 mod fields;
 mod login;
-mod messenger;
 mod oauth;
-mod partner_prepared_tickets;
-mod partner_tickets;
+mod own;
+mod partner;
 mod pincode_guard;
 mod problem;
 mod ticket_lifecycle;
-mod tickets;
 mod token_response;
-mod vehicles;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::MethodRouter;
+use axum::routing::{MethodRouter, get};
+use axum::{Json, Router};
 
 use super::app::App;
+use api::{Description, Operation};
 
+pub(in crate::cloud) use customer::bodies::{NO_VIN, state_number};
 pub(crate) use extract::{Parameters, bearer};
 pub(crate) use problem::ApiError;
 
+const CUSTOMER_TEXT: &str = "The documented customer API. x-path-is says where a path comes from.";
+const PARTNER_TEXT: &str = "The documented partner API. x-path-is says where a path comes from.";
 /// Limit of a request's body, in bytes.
 const MAX_BODY: usize = 256 * 1024;
 
-/// All routes: the REST API, and `websocket` at `/ws`.
-pub(crate) fn router(app: App, websocket: MethodRouter<App>) -> Router {
+/// All routes: the REST APIs and their descriptions, and the websockets.
+pub(crate) fn router(app: App, relay: MethodRouter<App>, portal: MethodRouter<App>) -> Router {
+    let (customer, partner) = (customer::operations(), partner::operations());
+    let describe = |operations: &[Operation], title, text| {
+        let description = Description { title, text, server: app.api_url.clone() };
+        Json(api::describe(operations, &description))
+    };
+    let customer_description = describe(&customer, "Customer API of the sandbox", CUSTOMER_TEXT);
+    let partner_description = describe(&partner, "Partner API of the sandbox", PARTNER_TEXT);
     Router::new()
-        .route("/ws", websocket)
-        .merge(login::routes())
+        .route("/sandbox/ws", relay)
+        .route("/wssprd", portal)
+        .route("/sandbox/openapi/customer.json", get(async || customer_description))
+        .route("/sandbox/openapi/partner.json", get(async || partner_description))
         .merge(oauth::routes())
-        .merge(connectors::routes())
-        .merge(vehicles::routes())
-        .merge(tickets::routes())
-        .merge(partner_prepared_tickets::routes())
-        .merge(partner_tickets::routes())
-        .merge(messenger::routes())
+        .merge(api::routes(customer))
+        .merge(api::routes(partner))
+        .merge(own::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .fallback(|| async { ApiError::not_found("resource") })
         .method_not_allowed_fallback(|| async {

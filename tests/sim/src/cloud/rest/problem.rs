@@ -4,13 +4,28 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use connector_agent::protocol::problem::Problem;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cloud::store::StoreError;
 use crate::cloud::tokens::TokenError;
 
+/// A problem object, as the description shows it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(crate) struct ProblemBody {
+    /// The kind of problem, such as `/problems/violations`.
+    r#type: String,
+    title: String,
+    status: u16,
+    detail: String,
+    /// The invalid fields, if the kind is `/problems/violations`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    violations: Vec<Violation>,
+}
+
 /// An invalid field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Violation {
     /// The field's name.
     pub(crate) field: String,
@@ -53,8 +68,7 @@ impl ApiError {
     pub(crate) fn violations(violations: Vec<Violation>) -> Self {
         let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         let detail = format!("Invalid fields: {}.", fields.join(", "));
-        let mut error =
-            Self::new(StatusCode::BAD_REQUEST, "violations", "The request has invalid fields", detail);
+        let mut error = Self::new(StatusCode::BAD_REQUEST, "violations", "Bad request", detail);
         error.0.violations = violations;
         error
     }

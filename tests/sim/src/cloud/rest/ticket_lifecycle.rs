@@ -1,22 +1,149 @@
 //! Creates, joins and ends tickets, each in one transaction; the relay follows afterwards.
 
-use serde_json::Value;
+use connector_agent::protocol::vin::Vin;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::problem::ApiError;
 use crate::cloud::app::App;
-use crate::cloud::hub::{Changed, RelayPlan};
-use crate::cloud::store::{Change, Read as _, Ticket, TicketState};
+use crate::cloud::catalogue::Catalogue;
+use crate::cloud::hub::{Changed, EventKind, RelayPlan};
+use crate::cloud::store::{
+    Change, FIRST_TICKET, PreparedTicket, PrerequisiteAnswer, Read as _, Subject, TICKET_COUNTER, Ticket,
+    TicketState,
+};
 
-/// The first ticket's number.
-const FIRST_TICKET: i64 = 100_001;
+/// Limit of the tickets, which every list reads.
+const MAX_TICKETS: usize = 20_000;
 /// The first connection's number.
 const FIRST_CONNECTION: i64 = 500_001;
 
 /// The number of a new ticket, prepared or not.
 pub(super) fn next_ticket_number(change: &Change) -> Result<i64, ApiError> {
-    Ok(change.next_number("ticket-number", FIRST_TICKET)?)
+    Ok(change.next_number(TICKET_COUNTER, FIRST_TICKET)?)
+}
+
+/// The content of a new ticket.
+#[derive(Debug, Clone)]
+pub(super) struct NewTicket {
+    pub(super) vin: Option<Vin>,
+    pub(super) vehicle_model_id: Option<i64>,
+    pub(super) vehicle_model_variant_id: Option<i64>,
+    pub(super) connector_id: i64,
+    pub(super) product_ids: Vec<i64>,
+    pub(super) product_prerequisites: Vec<PrerequisiteAnswer>,
+    pub(super) metadata: Map<String, Value>,
+    pub(super) prepared_ticket_id: Option<Uuid>,
+    pub(super) reference: Option<String>,
+    pub(super) voucher: Option<String>,
+    pub(super) confirmed_unattended_service: Option<bool>,
+}
+
+impl NewTicket {
+    /// The prepared ticket that the new ticket continues, by its id or voucher.
+    fn prepared(&self, change: &Change, catalogue: &Catalogue) -> Result<Option<PreparedTicket>, ApiError> {
+        let (field, prepared) = match (self.prepared_ticket_id, &self.voucher) {
+            (Some(id), _) => ("prepared_ticket_id", change.get::<PreparedTicket>(id.as_bytes())?),
+            (None, Some(voucher)) => {
+                let all = change.all::<PreparedTicket>()?;
+                let found = all.into_iter().find(|prepared| prepared.voucher_code.as_ref() == Some(voucher));
+                if found.is_none() && catalogue.voucher(voucher).is_some() {
+                    return Ok(None);
+                }
+                ("voucher", found)
+            }
+            (None, None) => return Ok(None),
+        };
+        let prepared =
+            prepared.ok_or_else(|| ApiError::violation(field, "there is no such prepared ticket"))?;
+        if let (Some(voucher), Some(own)) = (&self.voucher, &prepared.voucher_code)
+            && voucher != own
+        {
+            return Err(ApiError::violation("voucher", "does not belong to the prepared ticket"));
+        }
+        if prepared.vin.is_some() && self.vin.is_some() && prepared.vin != self.vin {
+            return Err(ApiError::violation("vin", "differs from the prepared ticket's"));
+        }
+        if prepared.customer_id != catalogue.customer.id {
+            return Err(ApiError::violation(field, "is prepared for another customer"));
+        }
+        Ok(Some(prepared))
+    }
+
+    /// Stores the ticket.
+    pub(super) fn create(
+        self,
+        change: &Change,
+        caller: &Subject,
+        catalogue: &Catalogue,
+    ) -> Result<Ticket, ApiError> {
+        let Some(connector) = change.connector(self.connector_id)? else {
+            return Err(ApiError::violation("connector_id", "there is no such connector"));
+        };
+        if !caller.sees(connector.id) {
+            return Err(ApiError::forbidden("The token belongs to another connector."));
+        }
+        let all = change.all::<Ticket>()?;
+        if all.len() >= MAX_TICKETS {
+            let detail = format!(
+                "The sandbox stores at most {MAX_TICKETS} tickets; begin with a new state directory."
+            );
+            return Err(ApiError::conflict("full", "Full", detail));
+        }
+        let is_pending =
+            |ticket: &Ticket| ticket.connector_id == connector.id && ticket.state == TicketState::Pending;
+        if let Some(pending) = all.iter().find(|ticket| is_pending(ticket)) {
+            return Err(ApiError::new(
+                axum::http::StatusCode::BAD_REQUEST,
+                "pending-ticket",
+                "The connector has a pending ticket",
+                format!("Ticket {} is pending on the connector.", pending.id),
+            ));
+        }
+        let prepared = self.prepared(change, catalogue)?;
+        let (id, uuid) = match &prepared {
+            // the prepared ticket becomes the new ticket
+            Some(prepared) => {
+                change.delete::<PreparedTicket>(prepared.id.as_bytes())?;
+                (prepared.ticket_number, prepared.id)
+            }
+            None => (next_ticket_number(change)?, Uuid::new_v4()),
+        };
+        let ticket = Ticket {
+            id,
+            uuid,
+            state: TicketState::Pending,
+            vin: self.vin.or(prepared.as_ref().and_then(|prepared| prepared.vin)),
+            vehicle_model_id: self.vehicle_model_id,
+            vehicle_model_variant_id: self.vehicle_model_variant_id,
+            product_ids: self.product_ids,
+            connector_id: connector.id,
+            chat_id: Uuid::new_v4(),
+            metadata: self.metadata,
+            reference: self.reference,
+            voucher: self.voucher,
+            prepared_ticket_id: prepared.as_ref().map(|prepared| prepared.id),
+            preparer_external_reference: prepared.map(|prepared| prepared.preparer_external_reference),
+            confirmed_unattended_service: self.confirmed_unattended_service,
+            product_prerequisites: self.product_prerequisites,
+            customer: caller.id.clone(),
+            operator: None,
+            operator_id: None,
+            connection_id: None,
+            connection_uuid: None,
+            cancelled_reason: None,
+            cancel_reason_id: None,
+            outsourced_to: None,
+            csat: None,
+            created_at: OffsetDateTime::now_utc(),
+            joined_at: None,
+            closed_at: None,
+        };
+        change.put(&ticket)?;
+        change.index(ticket.uuid, ticket.id)?;
+        Ok(ticket)
+    }
 }
 
 /// 409: the ticket's state does not allow this.
@@ -58,8 +185,8 @@ pub(super) fn join(
 pub(super) enum End {
     /// Completed.
     Complete,
-    /// Cancelled, with an optional reason.
-    Cancel(Option<String>),
+    /// Cancelled, with an optional reason, as text and as the number in the partners' list.
+    Cancel(Option<String>, Option<i32>),
     /// Outsourced, with an optional new partner.
     Outsource(Option<Value>),
 }
@@ -76,9 +203,10 @@ pub(super) fn end(
     }
     match end {
         End::Complete => ticket.state = TicketState::Closed,
-        End::Cancel(reason) => {
+        End::Cancel(reason, id) => {
             ticket.state = TicketState::Cancelled;
             ticket.cancelled_reason = reason;
+            ticket.cancel_reason_id = id;
         }
         End::Outsource(to) => {
             ticket.state = TicketState::Outsourced;
@@ -103,5 +231,13 @@ pub(super) fn update_relay(app: &App, ticket: &Ticket) {
         }
         _ => {}
     }
+    let event = match ticket.state {
+        TicketState::Pending => EventKind::Created,
+        TicketState::InProgress => EventKind::Joined,
+        TicketState::Outsourced => EventKind::Outsourced,
+        TicketState::Closed => EventKind::Closed,
+        TicketState::Cancelled => EventKind::Cancelled,
+    };
     app.hub.changed(Changed::Ticket(ticket.id));
+    app.hub.changed(Changed::Event(event, ticket.id));
 }

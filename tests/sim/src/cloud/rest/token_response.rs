@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::cloud::clock::unix_seconds;
 use crate::cloud::random;
 use crate::cloud::store::{Change, RefreshToken, StoreError, Subject};
-use crate::cloud::tokens::{Signer, scope};
+use crate::cloud::tokens::Signer;
 
 /// Lifetime of a refresh token, in seconds: 30 days.
 const REFRESH_LIFETIME: i64 = 30 * 24 * 3600;
@@ -23,7 +23,6 @@ pub(super) struct TokenResponse {
     pub(super) refresh_token: Option<String>,
     token_type: &'static str,
     expires_in: i64,
-    scope: &'static str,
 }
 
 impl TokenResponse {
@@ -53,7 +52,6 @@ impl TokenResponse {
             refresh_token,
             token_type: "Bearer",
             expires_in: signer.lifetime_seconds(),
-            scope: scope(subject.role),
         })
     }
 }

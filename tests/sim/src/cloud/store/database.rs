@@ -7,7 +7,8 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTran
 use uuid::Uuid;
 
 use super::model::{
-    Account, Attachment, Connector, OneTimePassword, PincodeGuard, PreparedTicket, RefreshToken, Ticket,
+    Account, Attachment, Connector, Employee, Favorite, Note, OneTimePassword, PincodeGuard, PreparedTicket,
+    RefreshToken, Ticket,
 };
 use super::record::{ByteTable, StoreError, StoredRecord, number_key};
 
@@ -168,6 +169,9 @@ impl Store {
             PincodeGuard::TABLE,
             OneTimePassword::TABLE,
             Attachment::TABLE,
+            Note::TABLE,
+            Employee::TABLE,
+            Favorite::TABLE,
         ] {
             transaction.open_table(table)?;
         }

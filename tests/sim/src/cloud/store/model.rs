@@ -1,6 +1,7 @@
 //! The records of the database.
 
 use connector_agent::protocol::vin::Vin;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -82,6 +83,9 @@ pub(crate) struct Ticket {
     pub(crate) prepared_ticket_id: Option<Uuid>,
     pub(crate) preparer_external_reference: Option<String>,
     pub(crate) confirmed_unattended_service: Option<bool>,
+    /// The answers to the prerequisites of the products.
+    #[serde(default)]
+    pub(crate) product_prerequisites: Vec<PrerequisiteAnswer>,
     /// The customer's login.
     pub(crate) customer: String,
     /// The operator's login.
@@ -91,7 +95,12 @@ pub(crate) struct Ticket {
     pub(crate) connection_id: Option<i64>,
     pub(crate) connection_uuid: Option<Uuid>,
     pub(crate) cancelled_reason: Option<String>,
+    /// The number of the reason, in the partners' list.
+    #[serde(default)]
+    pub(crate) cancel_reason_id: Option<i32>,
     pub(crate) outsourced_to: Option<Value>,
+    #[serde(default)]
+    pub(crate) csat: Option<Csat>,
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
@@ -107,23 +116,67 @@ impl Ticket {
     }
 }
 
+/// The answer to a prerequisite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct PrerequisiteAnswer {
+    /// The prerequisite's number.
+    pub(crate) definition_id: i64,
+    #[schemars(length(max = 1000))]
+    pub(crate) value: String,
+}
+
+/// The customer's satisfaction with a ticket.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Csat {
+    /// From −1 (lowest) to 1.
+    pub(crate) score: f64,
+    pub(crate) comment: Option<String>,
+}
+
 /// A ticket that a partner has prepared and no customer has used.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PreparedTicket {
     pub(crate) id: Uuid,
     pub(crate) ticket_number: i64,
-    pub(crate) customer_id: Option<i64>,
+    pub(crate) customer_id: Uuid,
     pub(crate) vin: Option<Vin>,
     pub(crate) product_ids: Vec<i64>,
-    pub(crate) vehicle_model_id: Option<i64>,
+    pub(crate) vehicle_model_id: i64,
     pub(crate) vehicle_model_variant_id: Option<i64>,
-    pub(crate) preparer_external_reference: Option<String>,
-    pub(crate) voucher_code: String,
-    pub(crate) description: Option<String>,
-    /// The partner's login.
-    pub(crate) preparer: String,
+    pub(crate) preparer_external_reference: String,
+    pub(crate) voucher_code: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) created_at: OffsetDateTime,
+}
+
+/// A note on a ticket.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Note {
+    pub(crate) id: Uuid,
+    pub(crate) ticket_id: i64,
+    pub(crate) value: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub(crate) created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub(crate) updated_at: OffsetDateTime,
+}
+
+/// An employee of the customer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Employee {
+    pub(crate) id: Uuid,
+    pub(crate) given_name: String,
+    pub(crate) family_name: String,
+    pub(crate) username: Option<String>,
+    pub(crate) enabled: bool,
+    pub(crate) correspondence_locale: String,
+}
+
+/// Whether a product is one of the customer's favourites, if the customer has decided.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Favorite {
+    pub(crate) product_id: i64,
+    pub(crate) is_favorite: bool,
 }
 
 /// A client of the client-credentials grant.
@@ -195,9 +248,12 @@ macro_rules! record {
 
 record!(Connector, "connectors", self => number_key(self.id));
 record!(Ticket, "tickets", self => number_key(self.id));
-record!(PreparedTicket, "prepared_tickets", self => self.id.as_bytes());
+record!(PreparedTicket, "prepared_tickets_2", self => self.id.as_bytes());
 record!(Account, "accounts", self => self.client_id.as_bytes());
 record!(RefreshToken, "refresh_tokens", self => self.hash);
 record!(PincodeGuard, "pincode_guards", self => number_key(self.connector_id));
 record!(OneTimePassword, "one_time_passwords", self => self.hash);
 record!(Attachment, "attachments", self => self.file_reference.as_bytes());
+record!(Note, "notes", self => self.id.as_bytes());
+record!(Employee, "employees", self => self.id.as_bytes());
+record!(Favorite, "favorites", self => number_key(self.product_id));

@@ -2,15 +2,22 @@
 //! role.
 
 use serde::{Deserialize, Deserializer};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::database::{Change, Read};
-use super::model::{Account, Connector, OneTimePassword, Role, Subject};
+use super::model::{Account, Connector, Employee, OneTimePassword, PreparedTicket, Role, Subject};
 use super::record::StoreError;
+use crate::cloud::catalogue::Catalogue;
 use crate::cloud::random;
 
-/// The first number for connectors without their own.
-const FIRST_CONNECTOR: i64 = 1001;
+/// The first number for connectors without their own: that of the documented examples.
+const FIRST_CONNECTOR: i64 = 910_101_043;
+/// The counter of ticket numbers, and the first number.
+pub(crate) const TICKET_COUNTER: &str = "ticket-number";
+pub(crate) const FIRST_TICKET: i64 = 100_001;
+/// The setting that is there once the catalogue's records are stored.
+const SEEDED_SETTING: &str = "catalogue-seeded";
 /// The setting that names the connector of a start without a connectors file.
 const FIRST_SETTING: &str = "first-connector";
 
@@ -194,6 +201,40 @@ impl Change {
         };
         self.put(&account)?;
         Ok(account)
+    }
+}
+
+impl Change {
+    /// Stores what the catalogue says of the customer, unless an earlier start has done so: the employee who logs in, and
+    /// the prepared tickets.
+    pub(crate) fn seed_catalogue(&self, catalogue: &Catalogue) -> Result<(), StoreError> {
+        if self.setting(SEEDED_SETTING)?.is_some() {
+            return Ok(());
+        }
+        let customer = &catalogue.customer;
+        self.put(&Employee {
+            id: customer.id,
+            given_name: customer.given_name.clone(),
+            family_name: customer.family_name.clone(),
+            username: Some(customer.email_address.clone()),
+            enabled: true,
+            correspondence_locale: catalogue.locales.first().cloned().unwrap_or_else(|| "en-GB".to_owned()),
+        })?;
+        for seed in &catalogue.prepared_tickets {
+            self.put(&PreparedTicket {
+                id: seed.id,
+                ticket_number: self.next_number(TICKET_COUNTER, FIRST_TICKET)?,
+                customer_id: customer.id,
+                vin: seed.vin.as_deref().and_then(|vin| vin.parse().ok()),
+                product_ids: seed.product_ids.clone(),
+                vehicle_model_id: seed.vehicle_model_id,
+                vehicle_model_variant_id: seed.vehicle_model_variant_id,
+                preparer_external_reference: seed.preparer_external_reference.clone(),
+                voucher_code: None,
+                created_at: OffsetDateTime::now_utc(),
+            })?;
+        }
+        self.set_setting(SEEDED_SETTING, b"1")
     }
 }
 

@@ -1,7 +1,8 @@
-//! The websocket: one endpoint for connectors, operators and portal clients. The token determines the
-//! permissions.
+//! The websockets: the relay's, for connectors and operators, and the documented one for portals and partners. The token
+//! determines the permissions.
 
 mod connector;
+mod documented;
 mod operator;
 mod peer;
 mod portal;
@@ -15,6 +16,8 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
+
+use documented::Dialect;
 
 use super::app::App;
 use super::clock::unix_seconds;
@@ -41,11 +44,30 @@ impl FromRequestParts<App> for Opener {
     }
 }
 
-/// `GET /ws`.
-pub(crate) async fn upgrade(
+/// `GET /sandbox/ws`: connectors, operators, and portals in the relay's form.
+pub(crate) async fn upgrade_relay(
     State(app): State<App>,
+    opener: Opener,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let upgrade = upgrade.map(|upgrade| upgrade.protocols([SUBPROTOCOL]));
+    accept(app, opener, upgrade, Dialect::Relay)
+}
+
+/// `GET /wssprd`: the documented websocket.
+pub(crate) async fn upgrade_portal(
+    State(app): State<App>,
+    opener: Opener,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    accept(app, opener, upgrade, Dialect::Documented)
+}
+
+fn accept(
+    app: App,
     Opener(subject, token): Opener,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    dialect: Dialect,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     let Ok(place) = Arc::clone(&app.sockets).try_acquire_owned() else {
@@ -56,13 +78,11 @@ pub(crate) async fn upgrade(
             "The sandbox has reached its limit of websockets.",
         ));
     };
-    Ok(upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).on_upgrade(
-        move |socket| {
-            let tasks = app.tasks.clone();
-            tasks.track_future(async move {
-                peer::drive(app, subject, token, socket).await;
-                drop(place);
-            })
-        },
-    ))
+    Ok(upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).on_upgrade(move |socket| {
+        let tasks = app.tasks.clone();
+        tasks.track_future(async move {
+            peer::drive(app, subject, token, socket, dialect).await;
+            drop(place);
+        })
+    }))
 }

@@ -13,8 +13,9 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::documented::{Dialect, flat};
 use super::subscriptions::Subscriptions;
-use crate::cloud::app::App;
+use crate::cloud::app::{App, SocketLimits};
 use crate::cloud::hub::{Changed, Closing, Outbox, unknown_action};
 use crate::cloud::store::{Role, StoreError, Subject};
 
@@ -42,22 +43,55 @@ pub(super) struct Peer {
     /// The connector's last reported VIN, as stored in the database.
     pub(super) stored_vin: Option<String>,
     pub(super) subscriptions: Subscriptions,
+    pub(super) dialect: Dialect,
+}
+
+/// The limits of a gateway in front of the cloud: it closes a websocket after its lifetime, whatever happens on it, and
+/// when its client says nothing for too long.
+struct Gateway {
+    limits: SocketLimits,
+    opened: Instant,
+    spoken: Instant,
+}
+
+impl Gateway {
+    fn new(limits: SocketLimits) -> Self {
+        Self { limits, opened: Instant::now(), spoken: Instant::now() }
+    }
+
+    /// A Pong only answers the cloud.
+    fn note(&mut self, message: &Message) {
+        if !matches!(message, Message::Pong(_)) {
+            self.spoken = Instant::now();
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        /// Stands for no limit: longer than any process runs.
+        const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+        let end = self.limits.lifetime.unwrap_or(NEVER);
+        let idle = self.limits.idle.unwrap_or(NEVER);
+        (self.opened + end).min(self.spoken + idle)
+    }
 }
 
 /// Serves a socket until it ends.
-pub(super) async fn drive(app: App, subject: Subject, token: Arc<str>, socket: WebSocket) {
+pub(super) async fn drive(app: App, subject: Subject, token: Arc<str>, socket: WebSocket, dialect: Dialect) {
     let (sink, mut stream) = socket.split();
     let (outbox, writer) = Outbox::new();
     let writing = app.tasks.spawn(writer.drive_write(sink));
     let mut changes = app.hub.changes();
     let shutdown = app.shutdown.clone();
-    let mut peer = Peer::new(app, subject, token, outbox.clone());
+    let mut gateway = Gateway::new(app.socket_limits);
+    let mut peer = Peer::new(app, (subject, token), outbox.clone(), dialect);
     let mut ticks = tokio::time::interval(UPDATES);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tick_count = 0_u32;
     let mut last_received = Instant::now();
     let silence = tokio::time::sleep_until(last_received + CONNECTOR_SILENCE);
     tokio::pin!(silence);
+    let limit = tokio::time::sleep_until(gateway.deadline());
+    tokio::pin!(limit);
     // created once, so that relayed messages do not pay for them
     let (closed, ending) = (outbox.closed(), shutdown.cancelled());
     tokio::pin!(closed, ending);
@@ -69,6 +103,13 @@ pub(super) async fn drive(app: App, subject: Subject, token: Arc<str>, socket: W
             () = &mut ending => {
                 outbox.close(Closing::GoingAway);
                 break;
+            }
+            () = &mut limit => {
+                if Instant::now() >= gateway.deadline() {
+                    outbox.close(Closing::GoingAway);
+                    break;
+                }
+                limit.as_mut().reset(gateway.deadline());
             }
             () = &mut silence => {
                 let Some(deadline) = peer.silence_deadline(last_received) else {
@@ -87,6 +128,7 @@ pub(super) async fn drive(app: App, subject: Subject, token: Arc<str>, socket: W
             received = stream.next() => {
                 last_received = Instant::now();
                 let Some(Ok(message)) = received else { break };
+                gateway.note(&message);
                 tokio::select! {
                     biased;
                     () = &mut closed => break,
@@ -102,9 +144,9 @@ pub(super) async fn drive(app: App, subject: Subject, token: Arc<str>, socket: W
 }
 
 impl Peer {
-    fn new(app: App, subject: Subject, token: Arc<str>, outbox: Outbox) -> Self {
+    fn new(app: App, (subject, token): (Subject, Arc<str>), outbox: Outbox, dialect: Dialect) -> Self {
         let subscriptions = Subscriptions::default();
-        Self { app, subject, token, outbox, connector: None, stored_vin: None, subscriptions }
+        Self { app, subject, token, outbox, connector: None, stored_vin: None, subscriptions, dialect }
     }
 
     /// When to look again whether a peer that sends nothing more is dead; `None` if it is dead now.
@@ -145,7 +187,11 @@ impl Peer {
     }
 
     async fn handle_text(&mut self, text: &str) {
-        let envelope: Envelope = match serde_json::from_str(text) {
+        let envelope = match self.dialect {
+            Dialect::Relay => serde_json::from_str(text),
+            Dialect::Documented => flat(text),
+        };
+        let envelope: Envelope = match envelope {
             Ok(envelope) => envelope,
             Err(error) => {
                 let detail = format!("The text is not {{\"action\": …, \"message\": …}}: {error}.");
@@ -161,6 +207,9 @@ impl Peer {
     }
 
     async fn handle_envelope(&mut self, envelope: Envelope) -> Result<(), Problem> {
+        if self.dialect == Dialect::Documented && !Subscriptions::knows(&envelope.action) {
+            return Err(unknown_action(&envelope.action));
+        }
         match envelope.action.as_str() {
             "connectorHello" => self.handle_hello(envelope).await,
             "connectorStatusUpdate" => self.handle_status(envelope).await,

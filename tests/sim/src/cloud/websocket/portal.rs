@@ -6,11 +6,12 @@ use connector_agent::relay::wire::Envelope;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::documented::Dialect;
 use super::peer::Peer;
 use super::subscriptions::{ACTIONS, Subscription, Topic};
-use crate::cloud::hub::Changed;
+use crate::cloud::hub::{Changed, EventKind};
 use crate::cloud::rest::ApiError;
-use crate::cloud::store::{Connector, Read, StoreError, Ticket};
+use crate::cloud::store::{Connector, Read, Role, StoreError, Ticket};
 use crate::cloud::views;
 
 /// Limit of the subscriptions of one socket.
@@ -46,8 +47,11 @@ impl Peer {
             if let Some(index) = known {
                 subscriptions.swap_remove(index);
             }
-            let reply = Envelope { message: Value::Object(Map::new()), ..envelope };
-            self.outbox.push(&reply);
+            // the documents have no reply
+            if self.dialect == Dialect::Relay {
+                let reply = Envelope { message: Value::Object(Map::new()), ..envelope };
+                self.outbox.push(&reply);
+            }
             return Ok(());
         }
         if known.is_none() {
@@ -62,7 +66,7 @@ impl Peer {
             }
             let watcher = match topic {
                 Topic::Connector(id) => Some(self.app.hub.watch(id)),
-                Topic::Ticket(_) | Topic::Connection(_) => None,
+                Topic::Ticket(_) | Topic::Connection(_) | Topic::Event(_) => None,
             };
             subscriptions.push(Subscription { action, topic, _watcher: watcher });
         }
@@ -84,6 +88,13 @@ impl Peer {
             }
         };
         match action {
+            "subscribe-to-event" => {
+                if self.subject.role != Role::Operator {
+                    return Err(ApiError::forbidden("Only operators may subscribe to events."));
+                }
+                let kind = message.get("event_type").and_then(Value::as_str).and_then(EventKind::of);
+                kind.map(Topic::Event).ok_or_else(|| ApiError::violation("event_type", "is not a known type"))
+            }
             "subscribeToTicket" => {
                 let found = match (number(message, "ticket_id"), uuid(message, "ticket_id")) {
                     (Some(id), _) => view.ticket(id)?,
@@ -118,8 +129,13 @@ impl Peer {
 
     /// The current state of a topic.
     fn update(&self, action: &str, topic: Topic) -> Result<Option<Envelope>, StoreError> {
+        if self.dialect == Dialect::Documented {
+            let update = self.documented_update(action, topic)?;
+            return Ok(update.map(|message| Envelope::new(action, &message)));
+        }
         let (view, hub) = (self.app.store.view()?, &self.app.hub);
         let message = match topic {
+            Topic::Event(_) => None,
             Topic::Connector(id) => view.connector(id)?.map(|connector| match action {
                 "subscribe-to-connector" => views::partner_connector_update(hub, &connector),
                 _ => views::connector_update(hub, &connector),
@@ -139,6 +155,9 @@ impl Peer {
     /// Sends the updates for a change; without a change, all updates. An update is left out if the socket
     /// has no room for it: the next one follows in five seconds.
     pub(super) fn send_updates(&mut self, change: Option<Changed>) {
+        if let Some(Changed::Event(kind, ticket)) = change {
+            return self.send_event(kind, ticket);
+        }
         for subscription in &self.subscriptions.0 {
             let wanted = match (change, subscription.topic) {
                 (None, _) => true,
@@ -168,11 +187,17 @@ impl Peer {
     /// Forwards a ping that a client sent on a ticket's channel.
     fn send_control(&self, change: Option<Changed>, ticket_id: i64) {
         let Some(Changed::Control(channel)) = change else { return };
+
         let ticket = self.app.store.view().and_then(|view| view.ticket(ticket_id));
         if let Ok(Some(ticket)) = ticket
             && ticket.chat_id == channel
         {
             let message = json!({"channel_id": channel, "ticket_id": ticket.id});
+            if self.dialect == Dialect::Documented {
+                // the documents speak of a ping, and print no message
+                self.outbox.offer(Message::Ping(Default::default()));
+                return;
+            }
             self.outbox.offer(Message::text(Envelope::new("ping", &message).to_text()));
         }
     }

@@ -1,6 +1,6 @@
 //! The subscriptions of a socket, and the actions that begin and end them.
 
-use crate::cloud::hub::Watcher;
+use crate::cloud::hub::{EventKind, Watcher};
 
 /// The topic of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub(super) enum Topic {
     Ticket(i64),
     /// A ticket's connection.
     Connection(i64),
+    /// What happens to tickets.
+    Event(EventKind),
 }
 
 /// A subscription. Updates use the spelling of the action with which it was made.
@@ -26,9 +28,10 @@ pub(super) struct Subscription {
 pub(super) struct Subscriptions(pub(super) Vec<Subscription>);
 
 /// The actions that begin a subscription, with those that end it.
-pub(super) const ACTIONS: [(&str, &[&str]); 4] = [
+pub(super) const ACTIONS: [(&str, &[&str]); 5] = [
     ("subscribeToConnector", &["unsubscribeFromConnector", "unsubscribeToConnector"]),
     ("subscribe-to-connector", &["unsubscribe-from-connector", "unsubscribe-to-connector"]),
+    ("subscribe-to-event", &["unsubscribe-from-event"]),
     ("subscribeToTicket", &["unsubscribeFromTicket", "unsubscribeToTicket"]),
     ("subscribeToConnection", &["unsubscribeFromConnection", "unsubscribeToConnection"]),
 ];

@@ -1,36 +1,34 @@
-//! The partner API's tickets: joining pending ones, and ending those in progress.
+//! Tickets for partners in the sandbox's form, and what the documents do not print: joining a ticket, and adding a
+//! product to a prepared one.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Map, Value};
 
-use super::extract::{Body, Caller, Id, Parameters};
-use super::fields::Fields;
-use super::partner_prepared_tickets::{Paging, asked, page};
-use super::problem::ApiError;
-use super::ticket_lifecycle::{self, End};
+use super::paging::{Paging, asked, partner_page};
 use crate::cloud::app::App;
-use crate::cloud::hub::Changed;
-use crate::cloud::store::{Read, Ticket, TicketState, View};
+use crate::cloud::rest::extract::{Body, Caller, Id, Parameters};
+use crate::cloud::rest::fields::Fields;
+use crate::cloud::rest::problem::ApiError;
+use crate::cloud::rest::ticket_lifecycle;
+use crate::cloud::store::{PreparedTicket, Read, Ticket, TicketState, View};
 use crate::cloud::views;
 
 const IN_PROGRESS: &str = "/v2/tickets/in-progress-tickets";
-/// Limit of a reference.
-const MAX_REFERENCE: usize = 255;
-/// Limit of a reason.
-const MAX_REASON: usize = 1000;
+/// Limit of the products of a prepared ticket.
+const MAX_PRODUCTS: usize = 100;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
-        .route("/v2/tickets/pending-tickets", get(list_pending))
-        .route("/v2/tickets/pending-tickets/{id}", get(one_pending).patch(join))
-        .route(IN_PROGRESS, get(list_in_progress))
-        .route("/v2/tickets/in-progress-tickets/{id}", get(one_in_progress).put(replace).patch(transition))
-        .route("/v2/tickets/{id}", get(one))
+        .route("/sandbox/v2/tickets/pending-tickets", get(list_pending))
+        .route("/sandbox/v2/tickets/pending-tickets/{id}", get(one_pending).patch(join))
+        .route("/sandbox/v2/tickets/in-progress-tickets", get(list_in_progress))
+        .route("/sandbox/v2/tickets/{id}", get(one))
+        .route("/sandbox/v2/tickets/prepared-tickets/{id}/product-lines", post(add_product))
 }
 
 fn partner_view(read: &impl Read, ticket: &Ticket) -> Result<Value, ApiError> {
@@ -68,7 +66,7 @@ fn list(
     });
     let found: Vec<Value> =
         tickets.iter().map(|ticket| partner_view(&view, ticket)).collect::<Result<_, _>>()?;
-    Ok(Json(page(query, &paging, &found)))
+    Ok(Json(partner_page(query, &paging, &found)))
 }
 
 /// The ticket, if it is in this state.
@@ -103,14 +101,7 @@ async fn one_pending(State(app): State<App>, caller: Caller, id: Id) -> Result<J
     Ok(Json(partner_view(&view, &ticket)?))
 }
 
-async fn one_in_progress(State(app): State<App>, caller: Caller, id: Id) -> Result<Json<Value>, ApiError> {
-    caller.operator()?;
-    let view = app.store.view()?;
-    let ticket = in_state(&view, &id, TicketState::InProgress, "ticket in progress")?;
-    Ok(Json(partner_view(&view, &ticket)?))
-}
-
-/// A ticket in any state, to which the transitions of a ticket in progress redirect.
+/// A ticket in any state.
 async fn one(State(app): State<App>, caller: Caller, id: Id) -> Result<Json<Value>, ApiError> {
     caller.operator()?;
     let view = app.store.view()?;
@@ -152,76 +143,30 @@ async fn join(State(app): State<App>, caller: Caller, id: Id, body: Body) -> Res
     Ok(see_other(format!("{IN_PROGRESS}/{}", ticket.uuid)))
 }
 
-async fn transition(
+/// Adds a product to a prepared ticket; the documents do not print the operation that does so.
+async fn add_product(
     State(app): State<App>,
     caller: Caller,
     id: Id,
     body: Body,
-) -> Result<Response, ApiError> {
+) -> Result<StatusCode, ApiError> {
     caller.operator()?;
-    let (mut fields, kind) = transition_fields(body, &["complete", "cancel", "outsource"])?;
-    let reason = fields.text("reason", MAX_REASON);
-    let partner = fields.name_or_number("partner_id");
-    fields.finish()?;
-    let end = match kind.as_str() {
-        "complete" => End::Complete,
-        "cancel" => End::Cancel(reason),
-        _ => End::Outsource(partner),
-    };
-    let ticket = app
-        .store
-        .change(move |change| {
-            let ticket = existing(change, &id)?;
-            ticket_lifecycle::end(change, ticket, &[TicketState::InProgress], end)
-        })
-        .await?;
-    tracing::info!(ticket = ticket.id, state = ?ticket.state, "ticket ended");
-    ticket_lifecycle::update_relay(&app, &ticket);
-    Ok(see_other(format!("/v2/tickets/{}", ticket.uuid)))
-}
-
-/// Replaces the fields that the operator may correct: an absent field stays, null clears it.
-async fn replace(
-    State(app): State<App>,
-    caller: Caller,
-    id: Id,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    caller.operator()?;
+    let id = id.uuid()?;
     let mut fields = body.fields();
-    let vin = if_present(&mut fields, "vin", Fields::vin);
-    let model = if_present(&mut fields, "vehicle_model_id", Fields::id);
-    let variant = if_present(&mut fields, "vehicle_model_variant_id", Fields::id);
-    let products = fields.ids("product_ids");
-    let reference = if_present(&mut fields, "reference", |fields, field| fields.text(field, MAX_REFERENCE));
-    let external = if_present(&mut fields, "preparer_external_reference", |fields, field| {
-        fields.text(field, MAX_REFERENCE)
-    });
+    let product = fields.needed("product_id", Fields::uuid);
     fields.finish()?;
-    let (ticket, view) = app
-        .store
-        .change(move |change| {
-            let mut ticket = in_state(change, &id, TicketState::InProgress, "ticket in progress")?;
-            ticket.vin = vin.unwrap_or(ticket.vin);
-            ticket.vehicle_model_id = model.unwrap_or(ticket.vehicle_model_id);
-            ticket.vehicle_model_variant_id = variant.unwrap_or(ticket.vehicle_model_variant_id);
-            ticket.product_ids = products.unwrap_or(ticket.product_ids);
-            ticket.reference = reference.unwrap_or(ticket.reference);
-            ticket.preparer_external_reference = external.unwrap_or(ticket.preparer_external_reference);
-            change.put(&ticket)?;
-            let view = partner_view(change, &ticket)?;
-            Ok::<_, ApiError>((ticket, view))
-        })
-        .await?;
-    app.hub.changed(Changed::Ticket(ticket.id));
-    Ok(Json(view))
-}
-
-/// The field's value if the field is present; null is present.
-fn if_present<T>(
-    fields: &mut Fields,
-    field: &str,
-    get: impl FnOnce(&mut Fields, &str) -> Option<T>,
-) -> Option<Option<T>> {
-    fields.has(field).then(|| get(fields, field))
+    let known = product.and_then(|product| app.catalogue.product_by_uuid(product)).map(|product| product.id);
+    let product = known.ok_or_else(|| ApiError::violation("product_id", "there is no such product"))?;
+    let stored = app.store.change(move |change| {
+        let mut ticket: PreparedTicket =
+            change.get(id.as_bytes())?.ok_or_else(|| ApiError::not_found("prepared ticket"))?;
+        if ticket.product_ids.len() >= MAX_PRODUCTS {
+            let detail = format!("A prepared ticket has at most {MAX_PRODUCTS} products.");
+            return Err(ApiError::conflict("full", "Full", detail));
+        }
+        ticket.product_ids.push(product);
+        Ok(change.put(&ticket)?)
+    });
+    stored.await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -1,0 +1,119 @@
+//! Checks the path, the query and the body of a request against the schema of the type that the handler takes.
+
+use std::any::TypeId;
+
+use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::cloud::rest::problem::{ApiError, Violation};
+
+/// Limit of the violations in one answer.
+const MAX_VIOLATIONS: usize = 50;
+/// Limit of a violation's text: validators quote the value.
+const MAX_MESSAGE: usize = 200;
+
+/// No path parameters, no query or no body.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+pub(crate) struct Nothing {}
+
+/// The schema of a part of a request, and its validator.
+pub(super) struct Check {
+    pub(super) schema: Value,
+    validator: Option<Validator>,
+}
+
+impl Check {
+    /// The check of this type; `None` for [`Nothing`].
+    pub(super) fn of<T: JsonSchema + 'static>() -> Option<Self> {
+        if TypeId::of::<T>() == TypeId::of::<Nothing>() {
+            return None;
+        }
+        let settings = SchemaSettings::draft2020_12().for_deserialize().with(|settings| {
+            settings.inline_subschemas = true;
+            settings.meta_schema = None;
+        });
+        let schema = settings.into_generator().into_root_schema_for::<T>().to_value();
+        let built = jsonschema::options().should_validate_formats(true).build(&schema);
+        let validator = built.map_err(|error| tracing::error!("a schema is not valid: {error}")).ok();
+        Some(Self { schema, validator })
+    }
+
+    /// The value as this type, or all violations.
+    pub(super) fn read<T: DeserializeOwned>(&self, value: Value) -> Result<T, ApiError> {
+        let violations: Vec<Violation> = match &self.validator {
+            Some(validator) => validator.iter_errors(&value).take(MAX_VIOLATIONS).map(violation).collect(),
+            None => Vec::new(),
+        };
+        if !violations.is_empty() {
+            return Err(ApiError::violations(violations));
+        }
+        serde_json::from_value(value).map_err(|error| ApiError::violation("request", error.to_string()))
+    }
+
+    /// Texts of a path or query as values of the types that the schema has.
+    pub(super) fn typed(&self, pairs: impl Iterator<Item = (String, String)>) -> Value {
+        let property = |name: &str| self.schema.pointer("/properties")?.get(name);
+        let typed = pairs.map(|(name, text)| {
+            let value = typed(property(&name), text);
+            (name, value)
+        });
+        Value::Object(typed.collect::<Map<_, _>>())
+    }
+}
+
+/// Whether the schema allows this type, itself or in one of its alternatives.
+fn allows(schema: &Value, wanted: &str) -> bool {
+    let is_type = match schema.get("type") {
+        Some(Value::String(name)) => name == wanted,
+        Some(Value::Array(names)) => names.iter().any(|name| name == wanted),
+        _ => false,
+    };
+    is_type
+        || schema
+            .get("anyOf")
+            .and_then(Value::as_array)
+            .is_some_and(|any| any.iter().any(|one| allows(one, wanted)))
+}
+
+fn typed(schema: Option<&Value>, text: String) -> Value {
+    let Some(schema) = schema else { return Value::String(text) };
+    if allows(schema, "array") {
+        let items = schema.get("items");
+        let parts = text.split(',').filter(|part| !part.is_empty());
+        return Value::Array(parts.map(|part| typed(items, part.to_owned())).collect());
+    }
+    if (allows(schema, "integer") || allows(schema, "number"))
+        && let Ok(number) = text.parse::<i64>()
+    {
+        return Value::from(number);
+    }
+    if allows(schema, "boolean")
+        && let Ok(truth) = text.parse::<bool>()
+    {
+        return Value::Bool(truth);
+    }
+    Value::String(text)
+}
+
+fn violation(error: jsonschema::ValidationError<'_>) -> Violation {
+    let mut field = error.instance_path().to_string().trim_start_matches('/').replace('/', ".");
+    let mut message = error.to_string();
+    if let ValidationErrorKind::Required { property } = error.kind() {
+        let name = property.as_str().unwrap_or_default();
+        field = if field.is_empty() { name.to_owned() } else { format!("{field}.{name}") };
+        message = "is required".to_owned();
+    }
+    if field.is_empty() {
+        field = "body".to_owned();
+    }
+    if message.len() > MAX_MESSAGE {
+        let end = (0..=MAX_MESSAGE).rev().find(|end| message.is_char_boundary(*end)).unwrap_or_default();
+        message.truncate(end);
+    }
+    Violation { field, message }
+}

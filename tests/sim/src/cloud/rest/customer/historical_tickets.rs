@@ -1,0 +1,135 @@
+//! Tickets that have ended.
+
+use axum::Json;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::bodies::{NO_VIN, Page, Paging, state_number};
+use super::tickets::seen;
+use crate::cloud::catalogue::{Catalogue, Product};
+use crate::cloud::pricing::{Discount, Money, Price, Totals};
+use crate::cloud::rest::api::{Call, Moment, Nothing};
+use crate::cloud::rest::problem::ApiError;
+use crate::cloud::store::{Read as _, Ticket};
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct HistoryQuery {
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    vin: Option<String>,
+    #[serde(default)]
+    connector_id: Option<i64>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct HistoricalId {
+    #[serde(rename = "historicalTicketId")]
+    id: i64,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct LineDiscount {
+    product_id: i64,
+    description: String,
+    discount: Discount,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct HistoricalLine {
+    product_id: i64,
+    description: String,
+    quantity: i64,
+    gross_price: Money,
+    net_price: Money,
+    total_discount: Discount,
+    original_equipment_service_fee: Money,
+    discounts: Vec<LineDiscount>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "HistoricalTicket")]
+pub(super) struct HistoricalBody {
+    id: i64,
+    connector_id: i64,
+    state: i64,
+    vin: String,
+    /// In kilometres; the sandbox does not know it.
+    odometer_reading: i64,
+    reference: String,
+    voucher: String,
+    vehicle_model_id: i64,
+    vehicle_model_variant_id: i64,
+    sub_total: Totals,
+    total: Totals,
+    original_equipment_service_fee: Totals,
+    product_lines: Vec<HistoricalLine>,
+    created_at: Moment,
+    finished_at: Moment,
+}
+
+fn line(catalogue: &Catalogue, product: &Product) -> HistoricalLine {
+    let price = Price::of(product);
+    let discount = catalogue.discount(price.gross, price.net);
+    HistoricalLine {
+        product_id: product.id,
+        description: product.name.clone(),
+        quantity: 1,
+        gross_price: catalogue.money(price.gross),
+        net_price: catalogue.money(price.net),
+        total_discount: discount.clone(),
+        original_equipment_service_fee: catalogue.money(price.fee),
+        discounts: vec![LineDiscount { product_id: product.id, description: product.name.clone(), discount }],
+    }
+}
+
+fn body(catalogue: &Catalogue, ticket: &Ticket) -> HistoricalBody {
+    let products: Vec<&Product> = ticket.product_ids.iter().filter_map(|id| catalogue.product(*id)).collect();
+    let sum = Price::sum(products.iter().copied());
+    let percent = ticket.voucher.as_deref().and_then(|voucher| catalogue.voucher(voucher)).unwrap_or(0.0);
+    HistoricalBody {
+        id: ticket.id,
+        connector_id: ticket.connector_id,
+        state: state_number(ticket.state),
+        vin: ticket.vin.map_or_else(|| NO_VIN.to_owned(), |vin| vin.to_string()),
+        odometer_reading: 0,
+        reference: ticket.reference.clone().unwrap_or_default(),
+        voucher: ticket.voucher.clone().unwrap_or_default(),
+        vehicle_model_id: ticket.vehicle_model_id.unwrap_or_default(),
+        vehicle_model_variant_id: ticket.vehicle_model_variant_id.unwrap_or_default(),
+        sub_total: catalogue.totals(sum),
+        total: catalogue.totals(sum.reduced(percent).with_fee()),
+        original_equipment_service_fee: catalogue.totals(sum.fee_alone()),
+        product_lines: products.into_iter().map(|product| line(catalogue, product)).collect(),
+        created_at: Moment(ticket.created_at),
+        finished_at: Moment(ticket.closed_at.unwrap_or(ticket.created_at)),
+    }
+}
+
+pub(super) async fn list(
+    call: Call<Nothing, HistoryQuery, Nothing>,
+) -> Result<Json<Page<HistoricalBody>>, ApiError> {
+    let query = &call.query;
+    let mut tickets: Vec<Ticket> = call.app.store.view()?.all()?;
+    tickets.retain(|ticket| {
+        ticket.closed_at.is_some()
+            && call.subject.sees(ticket.connector_id)
+            && query.connector_id.is_none_or(|id| ticket.connector_id == id)
+            && query
+                .vin
+                .as_deref()
+                .is_none_or(|vin| ticket.vin.is_some_and(|own| own.as_str().eq_ignore_ascii_case(vin)))
+    });
+    tickets.sort_by_key(|ticket| std::cmp::Reverse(ticket.closed_at));
+    let bodies = tickets.iter().map(|ticket| body(&call.app.catalogue, ticket)).collect();
+    Ok(Json(Paging::FIRST.page(bodies)))
+}
+
+pub(super) async fn one(
+    call: Call<HistoricalId, Nothing, Nothing>,
+) -> Result<Json<HistoricalBody>, ApiError> {
+    let ticket = seen(&call.app.store.view()?, &call.subject, call.path.id)?;
+    if ticket.closed_at.is_none() {
+        return Err(ApiError::not_found("historical ticket"));
+    }
+    Ok(Json(body(&call.app.catalogue, &ticket)))
+}

@@ -1,0 +1,237 @@
+//! New tickets, prepared ones, notes, and the customer's satisfaction.
+
+use axum::Json;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::bodies::{Page, Paging, TicketBody};
+use super::cart::{offered, voucher_percent};
+use super::products::known_vehicle;
+use crate::cloud::catalogue::{Catalogue, Product};
+use crate::cloud::rest::api::{Call, LenientInteger, Moment, Nothing, Null};
+use crate::cloud::rest::problem::ApiError;
+use crate::cloud::rest::ticket_lifecycle::{self, NewTicket};
+use crate::cloud::store::{Csat, Note, PreparedTicket, PrerequisiteAnswer, Read, Subject, Ticket};
+
+/// Limit of `metadata`, in bytes of JSON.
+const MAX_METADATA: usize = 16 * 1024;
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct TicketInput {
+    #[schemars(length(min = 1, max = 64))]
+    vin: String,
+    vehicle_model_id: LenientInteger,
+    vehicle_model_variant_id: LenientInteger,
+    connector_id: LenientInteger,
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    voucher: Option<String>,
+    #[schemars(length(max = 100))]
+    product_ids: Vec<LenientInteger>,
+    #[serde(default)]
+    #[schemars(length(max = 100))]
+    product_prerequisites: Vec<PrerequisiteAnswer>,
+    metadata: Map<String, Value>,
+    #[serde(default)]
+    prepared_ticket_id: Option<Uuid>,
+    #[serde(default)]
+    #[schemars(length(max = 255))]
+    reference: String,
+    #[serde(default)]
+    confirmed_unattended_service: bool,
+}
+
+/// Checks the answers to the prerequisites of these products.
+fn check_prerequisites(
+    catalogue: &Catalogue,
+    products: &[&Product],
+    answers: &[PrerequisiteAnswer],
+) -> Result<(), ApiError> {
+    const FIELD: &str = "product_prerequisites";
+    for answer in answers {
+        let known = catalogue.product_prerequisites.iter().find(|known| known.id == answer.definition_id);
+        let Some(known) = known else {
+            return Err(ApiError::violation(
+                FIELD,
+                format!("there is no prerequisite {}", answer.definition_id),
+            ));
+        };
+        if !known.options.is_empty() && !known.options.iter().any(|option| option.value == answer.value) {
+            return Err(ApiError::violation(FIELD, format!("{}: choose one of the options", known.name)));
+        }
+    }
+    for id in products.iter().flat_map(|product| &product.prerequisite_ids) {
+        let required = catalogue.product_prerequisites.iter().find(|known| known.id == *id && known.required);
+        if let Some(required) = required
+            && !answers.iter().any(|answer| answer.definition_id == required.id)
+        {
+            return Err(ApiError::violation(FIELD, format!("{} needs an answer", required.name)));
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn create(call: Call<Nothing, Nothing, TicketInput>) -> Result<Json<TicketBody>, ApiError> {
+    let Call { app, subject, body, .. } = call;
+    let vin = body.vin.parse().map_err(|error| ApiError::violation("vin", format!("{error}")))?;
+    let (model, variant) = (body.vehicle_model_id.0, body.vehicle_model_variant_id.0);
+    known_vehicle(&app.catalogue, model, variant)?;
+    let ids: Vec<i64> = body.product_ids.iter().map(|id| id.0).collect();
+    let products = offered(&app.catalogue, &ids, model)?;
+    check_prerequisites(&app.catalogue, &products, &body.product_prerequisites)?;
+    if products.iter().any(|product| product.is_unattended) && !body.confirmed_unattended_service {
+        return Err(ApiError::violation("confirmed_unattended_service", "a product is unattended"));
+    }
+    if serde_json::to_vec(&body.metadata).is_ok_and(|json| json.len() > MAX_METADATA) {
+        return Err(ApiError::violation("metadata", format!("has more than {MAX_METADATA} bytes")));
+    }
+    let voucher = body.voucher.filter(|voucher| !voucher.is_empty());
+    let new = NewTicket {
+        vin: Some(vin),
+        vehicle_model_id: Some(model),
+        vehicle_model_variant_id: Some(variant),
+        connector_id: body.connector_id.0,
+        product_ids: ids,
+        product_prerequisites: body.product_prerequisites,
+        metadata: body.metadata,
+        prepared_ticket_id: body.prepared_ticket_id,
+        reference: Some(body.reference),
+        voucher,
+        confirmed_unattended_service: Some(body.confirmed_unattended_service),
+    };
+    let catalogue = app.catalogue.clone();
+    let stored = app.store.change(move |change| {
+        voucher_percent(change, &catalogue, new.voucher.as_deref())?;
+        new.create(change, &subject, &catalogue)
+    });
+    let ticket = stored.await?;
+    tracing::info!(ticket = ticket.id, connector_id = ticket.connector_id, "ticket pending");
+    ticket_lifecycle::update_relay(&app, &ticket);
+    Ok(Json(TicketBody::from(&ticket)))
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct PreparedQuery {
+    #[schemars(length(min = 1, max = 64))]
+    vin: String,
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    offset: Option<i64>,
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 200))]
+    limit: Option<i64>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ProductLine {
+    product_id: i64,
+    name: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CustomerPreparedTicket")]
+pub(super) struct PreparedBody {
+    id: Uuid,
+    vin: String,
+    vehicle_model_id: i64,
+    vehicle_model_variant_id: i64,
+    product_lines: Vec<ProductLine>,
+}
+
+/// The tickets that are prepared for the customer and this VIN, and have a product.
+pub(super) async fn prepared(
+    call: Call<Nothing, PreparedQuery, Nothing>,
+) -> Result<Json<Page<PreparedBody>>, ApiError> {
+    let (catalogue, query) = (&call.app.catalogue, &call.query);
+    let mut tickets: Vec<PreparedTicket> = call.app.store.view()?.all()?;
+    tickets.retain(|ticket| {
+        ticket.vin.is_some_and(|vin| vin.as_str().eq_ignore_ascii_case(&query.vin))
+            && ticket.customer_id == catalogue.customer.id
+            && !ticket.product_ids.is_empty()
+    });
+    tickets.sort_by_key(|ticket| ticket.ticket_number);
+    let line = |id: &i64| ProductLine {
+        product_id: *id,
+        name: catalogue.product(*id).map(|product| product.name.clone()).unwrap_or_default(),
+    };
+    let variant_of = |model: i64| {
+        catalogue.variants().find(|vehicle| vehicle.model.id == model).map(|vehicle| vehicle.variant.id)
+    };
+    let bodies = tickets.iter().map(|ticket| PreparedBody {
+        id: ticket.id,
+        vin: ticket.vin.map(|vin| vin.to_string()).unwrap_or_default(),
+        vehicle_model_id: ticket.vehicle_model_id,
+        // partners name the model only
+        vehicle_model_variant_id: ticket
+            .vehicle_model_variant_id
+            .or_else(|| variant_of(ticket.vehicle_model_id))
+            .unwrap_or_default(),
+        product_lines: ticket.product_ids.iter().map(line).collect(),
+    });
+    let page = Paging::new(query.offset, query.limit).page(bodies.collect());
+    Ok(Json(page))
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct TicketId {
+    #[serde(rename = "ticketId")]
+    id: i64,
+}
+
+/// The ticket, if it exists and the caller may see it.
+pub(super) fn seen(read: &impl Read, caller: &Subject, id: i64) -> Result<Ticket, ApiError> {
+    let ticket = read.ticket(id)?.ok_or_else(|| ApiError::not_found("ticket"))?;
+    if caller.sees(ticket.connector_id) {
+        Ok(ticket)
+    } else {
+        Err(ApiError::forbidden("The ticket is on another connector."))
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Note")]
+pub(super) struct NoteBody {
+    id: Uuid,
+    ticket_id: i64,
+    value: String,
+    created_at: Moment,
+    updated_at: Moment,
+}
+
+pub(super) async fn notes(call: Call<TicketId, Nothing, Nothing>) -> Result<Json<Page<NoteBody>>, ApiError> {
+    let view = call.app.store.view()?;
+    let ticket = seen(&view, &call.subject, call.path.id)?;
+    let mut notes: Vec<Note> = view.all()?;
+    notes.retain(|note| note.ticket_id == ticket.id);
+    notes.sort_by_key(|note| note.created_at);
+    let bodies = notes.into_iter().map(|note| NoteBody {
+        id: note.id,
+        ticket_id: note.ticket_id,
+        value: note.value,
+        created_at: Moment(note.created_at),
+        updated_at: Moment(note.updated_at),
+    });
+    Ok(Json(Paging::FIRST.page(bodies.collect())))
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct CsatInput {
+    #[schemars(range(min = -1.0, max = 1.0))]
+    score: f64,
+    #[serde(default)]
+    #[schemars(length(max = 4000))]
+    comment: Option<String>,
+}
+
+pub(super) async fn csat(call: Call<TicketId, Nothing, CsatInput>) -> Result<Null, ApiError> {
+    let Call { app, subject, path, body, .. } = call;
+    let stored = app.store.change(move |change| {
+        let mut ticket = seen(change, &subject, path.id)?;
+        ticket.csat = Some(Csat { score: body.score, comment: body.comment });
+        Ok::<_, ApiError>(change.put(&ticket)?)
+    });
+    stored.await?;
+    Ok(Null)
+}

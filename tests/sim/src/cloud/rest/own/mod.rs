@@ -1,0 +1,20 @@
+//! The sandbox's own resources, below `/sandbox`: what the documents do not print, but tests and tools need.
+
+mod connectors;
+pub(super) mod messenger;
+mod paging;
+mod partner_tickets;
+mod tickets;
+
+use axum::Router;
+
+use crate::cloud::app::App;
+
+/// All routes below `/sandbox`.
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .merge(connectors::routes())
+        .merge(messenger::routes())
+        .merge(partner_tickets::routes())
+        .merge(tickets::routes())
+}

@@ -1,0 +1,113 @@
+//! The forms of lists and identifiers in the partner API.
+
+use connector_agent::protocol::vin::Vin;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::cloud::random;
+use crate::cloud::rest::problem::ApiError;
+use crate::cloud::store::Ticket;
+
+/// Default of `limit`.
+fn default_limit() -> i32 {
+    25
+}
+
+/// The query of a list of tickets, which the answer repeats with its defaults.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(super) struct TicketsQuery {
+    #[serde(default = "default_limit")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub(super) limit: i32,
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub(super) offset: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ticket_number: Option<i64>,
+}
+
+/// The query of a list without filters.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(super) struct PageQuery {
+    #[serde(default = "default_limit")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub(super) limit: i32,
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub(super) offset: i64,
+}
+
+/// The query of the list of prepared tickets.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(super) struct PreparedQuery {
+    #[serde(default = "default_limit")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub(super) limit: i32,
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub(super) offset: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) created_after: Option<crate::cloud::rest::api::Moment>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) created_before: Option<crate::cloud::rest::api::Moment>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) customer_id: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) preparer_external_reference: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) product_id: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ticket_number: Option<i64>,
+    /// Given but empty: tickets without a VIN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^(.{17})?$"))]
+    pub(super) vin: Option<String>,
+}
+
+/// A list: the query, the page and the number of all.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ListOf{T}")]
+pub(super) struct List<T, Q> {
+    query: Q,
+    result: Vec<T>,
+    total: usize,
+}
+
+impl<T, Q> List<T, Q> {
+    pub(super) fn page(all: Vec<T>, query: Q, limit: i32, offset: i64) -> Self {
+        let total = all.len();
+        let skip = usize::try_from(offset).unwrap_or(usize::MAX);
+        let take = usize::try_from(limit).unwrap_or(0);
+        Self { query, result: all.into_iter().skip(skip).take(take).collect(), total }
+    }
+}
+
+/// The VIN in a request: 17 characters that are a VIN.
+pub(super) fn vin(text: Option<&str>) -> Result<Option<Vin>, ApiError> {
+    text.map(|text| text.parse().map_err(|error| ApiError::violation("vin", format!("{error}")))).transpose()
+}
+
+/// The operator of a ticket: the given UUID, or one that is made from the given name.
+pub(in crate::cloud) fn operator_uuid(operator_id: Option<&Value>) -> Uuid {
+    let text = match operator_id {
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => return Uuid::nil(),
+    };
+    text.parse().unwrap_or_else(|_| {
+        let hash = random::sha256(text.as_bytes());
+        let first = hash.first_chunk::<16>().copied().unwrap_or_default();
+        uuid::Builder::from_random_bytes(first).into_uuid()
+    })
+}
+
+/// The voucher of a ticket, if it has the form that partners see.
+pub(super) fn voucher(ticket: &Ticket) -> Option<String> {
+    let has_form = |code: &String| {
+        (4..=8).contains(&code.len())
+            && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+    };
+    ticket.voucher.clone().filter(has_form)
+}

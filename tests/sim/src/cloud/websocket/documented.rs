@@ -1,0 +1,177 @@
+//! The documented websocket: flat requests, updates with exactly the documented fields, and events of partners.
+
+use axum::extract::ws::Message;
+use connector_agent::relay::wire::Envelope;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::peer::Peer;
+use super::subscriptions::Topic;
+use crate::cloud::catalogue::Catalogue;
+use crate::cloud::hub::{EventKind, Hub, RelayStage};
+use crate::cloud::random;
+use crate::cloud::rest::{NO_VIN, state_number};
+use crate::cloud::store::{Connector, Read as _, StoreError, Ticket};
+use crate::cloud::views;
+
+/// The form of requests and updates on a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// The relay's: requests and updates have their content in `message`, and updates have all fields.
+    Relay,
+    /// The documented one.
+    Documented,
+}
+
+impl EventKind {
+    /// The type of the event. The documents name `tickets.ticket.created`; `closed` was read elsewhere, and the others
+    /// follow these.
+    pub(super) fn event_type(self) -> &'static str {
+        match self {
+            Self::Created => "tickets.ticket.created",
+            Self::Joined => "tickets.ticket.joined",
+            Self::Outsourced => "tickets.ticket.outsourced",
+            Self::Closed => "tickets.ticket.closed",
+            Self::Cancelled => "tickets.ticket.cancelled",
+        }
+    }
+
+    /// The kind of this type.
+    pub(super) fn of(event_type: &str) -> Option<Self> {
+        [Self::Created, Self::Joined, Self::Outsourced, Self::Closed, Self::Cancelled]
+            .into_iter()
+            .find(|kind| kind.event_type() == event_type)
+    }
+}
+
+/// The envelope of a flat request: the fields beside `action` become its content.
+pub(super) fn flat(text: &str) -> Result<Envelope, serde_json::Error> {
+    let mut fields: serde_json::Map<String, Value> = serde_json::from_str(text)?;
+    let action = match fields.remove("action") {
+        Some(Value::String(action)) => action,
+        _ => return Err(serde::de::Error::missing_field("action")),
+    };
+    Ok(Envelope { action, message: Value::Object(fields), request_id: None })
+}
+
+/// A connector's update for customers. The documents cut its fields off; these are the partners'.
+fn connector_update(hub: &Hub, connector: &Connector) -> Value {
+    let mut update = views::partner_connector_update(hub, connector);
+    if let Some(update) = update.as_object_mut() {
+        update.insert("connector_id".to_owned(), json!(connector.id));
+    }
+    update
+}
+
+fn ticket_update(hub: &Hub, catalogue: &Catalogue, ticket: &Ticket) -> Value {
+    let stage = ticket.connection_uuid.and_then(|uuid| hub.stage(uuid));
+    let provider = &catalogue.service_provider;
+    json!({
+        "id": ticket.id,
+        "ticket_id": ticket.id,
+        "ticket_uuid": ticket.uuid,
+        "state": state_number(ticket.state),
+        "connection_id": ticket.connection_id.unwrap_or_default(),
+        "connection_uuid": ticket.connection_uuid,
+        "cancelled_reason": ticket.cancel_reason_id.unwrap_or_default(),
+        "chat_state": i64::from(views::chat_state(ticket) == "closed"),
+        "vehicle_model_id": ticket.vehicle_model_id.unwrap_or_default(),
+        "is_script_composition_running": stage.is_some_and(|(stage, _)| stage == RelayStage::Open),
+        "vehicle_model_variant_id": ticket.vehicle_model_variant_id.unwrap_or_default(),
+        "vin": ticket.vin.map_or_else(|| NO_VIN.to_owned(), |vin| vin.to_string()),
+        "schedule": {
+            "message": provider.message,
+            "until": provider.state_ends_at.clone().unwrap_or_default(),
+        },
+    })
+}
+
+fn connection_update(ticket: &Ticket) -> Value {
+    json!({
+        "connection_uuid": ticket.connection_uuid,
+        "script_ui_wss_url": null,
+        "script_ui_available": 0,
+        "is_autonomous": ticket.confirmed_unattended_service.unwrap_or_default(),
+    })
+}
+
+/// An identifier of 26 characters that sorts by time (ULID).
+fn ulid(now: OffsetDateTime) -> String {
+    const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let millis = u128::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+    let mut bytes = [0_u8; 16];
+    random::fill(&mut bytes);
+    let value = ((millis & 0xFFFF_FFFF_FFFF) << 80) | (u128::from_be_bytes(bytes) & ((1 << 80) - 1));
+    let digit = |shift: u32| {
+        let index = usize::try_from((value >> shift) & 31).unwrap_or_default();
+        char::from(DIGITS.get(index).copied().unwrap_or(b'0'))
+    };
+    (0..26).rev().map(|place| digit(place * 5)).collect()
+}
+
+impl Peer {
+    /// The current state of a topic, with the documented fields.
+    pub(super) fn documented_update(&self, action: &str, topic: Topic) -> Result<Option<Value>, StoreError> {
+        let (view, hub) = (self.app.store.view()?, &self.app.hub);
+        Ok(match topic {
+            Topic::Connector(id) => view.connector(id)?.map(|connector| match action {
+                "subscribe-to-connector" => views::partner_connector_update(hub, &connector),
+                _ => connector_update(hub, &connector),
+            }),
+            Topic::Ticket(id) => {
+                view.ticket(id)?.map(|ticket| ticket_update(hub, &self.app.catalogue, &ticket))
+            }
+            Topic::Connection(id) => view.ticket(id)?.map(|ticket| connection_update(&ticket)),
+            Topic::Event(_) => None,
+        })
+    }
+
+    /// Reports an event to a partner that has subscribed to its type.
+    pub(super) fn send_event(&self, kind: EventKind, ticket_id: i64) {
+        let is_wanted =
+            self.subscriptions.0.iter().any(|subscription| subscription.topic == Topic::Event(kind));
+        let ticket = self.app.store.view().and_then(|view| view.ticket(ticket_id));
+        let Ok(Some(ticket)) = ticket else { return };
+        if !is_wanted {
+            return;
+        }
+        let now = OffsetDateTime::now_utc();
+        let customer = &self.app.catalogue.customer;
+        let event = json!({
+            "action": "event-received",
+            "event_id": ulid(now),
+            "event_type": kind.event_type(),
+            "message": {
+                "customer": {"id": customer.id, "name": customer.name},
+                "ticket": {"id": ticket.uuid, "number": ticket.id, "ticket_number": ticket.id},
+                "parent_ticket": null,
+            },
+        });
+        tracing::debug!(event = kind.event_type(), at = now.format(&Rfc3339).ok(), "event");
+        self.outbox.offer(Message::text(event.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_identifier_is_a_ulid_that_sorts_by_time() {
+        let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+        let (first, second) = (ulid(at(1_600_000_000)), ulid(at(1_700_000_000)));
+        assert!(first < second && first.len() == 26, "{first} {second}");
+        assert!(first.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()));
+    }
+
+    #[test]
+    fn a_flat_request_has_its_content_beside_the_action() {
+        let envelope = flat(r#"{"action": "subscribeToTicket", "ticket_id": 32423}"#).unwrap();
+        assert_eq!(
+            (envelope.action.as_str(), envelope.message),
+            ("subscribeToTicket", json!({"ticket_id": 32423}))
+        );
+        assert!(flat("[]").is_err() && flat(r#"{"ticket_id": 1}"#).is_err());
+    }
+}
