@@ -126,7 +126,7 @@ pub trait CanBus: Send {
     }
 
     /// Reports each outcome when it is known, also before those of older frames, by [`CanEvent::Overtaking`]. An adapter
-    /// that does not know the order goes on as before.
+    /// that does not know the order ignores the call.
     fn report_overtaking(&mut self) {}
 
     /// Receives only frames that one of the filters matches; an empty list receives all. Error frames always

@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn another_clock_of_the_operator_counts_from_its_first_sample() {
-        // a new process, whose clock begins anew, or is an hour ahead
+        // a new process, whose clock begins again, or is an hour ahead
         for offset in [0, 3600 * SECOND] {
             let mut clock = PeerClock::new();
             for second in 100..120 {

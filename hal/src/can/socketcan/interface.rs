@@ -156,7 +156,7 @@ impl SocketCanInterface {
             return set.map_err(|error| self.failed(error, "do CAN FD"));
         }
         if !facts.is_up {
-            interface.bring_up().map_err(|error| self.failed(error, "go on the bus"))?;
+            interface.bring_up().map_err(|error| self.failed(error, "join the bus"))?;
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ impl SocketCanInterface {
             // even after a refusal, bring the interface up again, as it was before
             let up = if set.is_ok() || facts.is_up { interface.bring_up() } else { Ok(()) };
             set.map_err(|error| self.failed(error, &what))?;
-            up.map_err(|error| self.failed(error, "go on the bus"))?;
+            up.map_err(|error| self.failed(error, "join the bus"))?;
             Ok::<_, CanError>((chosen?, timing(&self.look()?.1.can)))
         })?;
         let other = || self.unsupported(format!("{what}: another program sets the interface up differently"));

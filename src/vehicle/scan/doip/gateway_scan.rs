@@ -41,7 +41,8 @@ pub(super) struct DoipQuestion {
 enum GatewayPhase {
     /// The vehicle is asked whether it stands, one question after the other.
     Motion,
-    /// All was asked about the motion. The scan continues when some gateway's ECU reports that the vehicle stands.
+    /// All questions about the motion have been asked. The scan continues when an ECU of any gateway reports that the
+    /// vehicle stands.
     Waiting,
     Sweep,
     /// ECUs that were found are asked once more, one after the other.

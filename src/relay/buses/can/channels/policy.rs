@@ -1,4 +1,4 @@
-//! What the policy asks of a CAN bus: its frames, questions for the speed, and requests that give control back.
+//! The policy on a CAN bus: it hears the frames, asks for the speed, and sends requests that return control to ECUs.
 
 use std::time::Instant;
 
