@@ -184,8 +184,8 @@ impl Receiver {
         self.results.push_back(Err(Lost { failure, heard }));
     }
 
-    /// Returns the message without addresses between little noise, if it is an answer and all that was on
-    /// the line.
+    /// Returns the message without addresses that the received bytes contain, if it is an answer to `service` and the
+    /// line carried nothing else but a little noise around it.
     fn without_addresses(&self, service: u8) -> Option<Message> {
         (1..=MAX_NOISE).find_map(|noise| {
             let bytes = self.behind(noise);

@@ -147,8 +147,8 @@ impl BitRateCheck {
         });
     }
 
-    /// Continues at the next other bit rate. After the last one, few errors are not yet a reason to refuse the bus: the
-    /// check listens once more where it began.
+    /// Continues at the next other bit rate. After the last one, a bus with few errors is not refused yet: the check
+    /// listens once more at the wanted bit rate.
     fn try_next(&mut self, now: Instant) {
         let others_until = *self.others_until.get_or_insert(now + OTHERS_TIME);
         if self.has_tried && self.is_at_wanted() {

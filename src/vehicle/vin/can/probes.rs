@@ -151,8 +151,8 @@ impl DiagnosticIds {
     }
 }
 
-/// Whether testers send with this identifier: a standard says so, or this is the request identifier of an ECU that is
-/// asked. Lower identifiers are ordinary messages in some makes.
+/// Whether testers send with this identifier: a standard assigns it to testers, or a probe uses it for its request. Some
+/// makes use lower identifiers for ordinary messages.
 pub(super) fn is_request_id(id: CanId) -> bool {
     let is_asked = || STAGES.into_iter().flatten().any(|probe| probe.target.request() == id);
     is_obd_request_id(id) || !id.is_extended() && id.raw() >= FIRST_DIAGNOSTIC_ID && is_asked()

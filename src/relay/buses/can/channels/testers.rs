@@ -6,8 +6,8 @@ use connector_hal::can::CanFrame;
 
 use crate::vehicle::tester_traffic::{is_obd_answer_id, is_obd_request_id, is_request, is_response};
 
-/// How long an ECU may still answer an earlier question of the connector, or a channel that was closed: P2* (5 s, ISO
-/// 14229-2) and a margin. Data that an ECU sends periodically end with its session in this time too (S3, 5 s).
+/// How long an ECU may still answer an earlier question of the connector, or a request on a channel that was closed: P2*
+/// (5 s, ISO 14229-2) and a margin. Within this time, the ECU's session (S3, 5 s) and its periodic data end too.
 const LATE_ANSWERS: Duration = Duration::from_secs(6);
 /// How long another tester counts as present: a tester in a session sends TesterPresent at least every 2 s.
 const PRESENT: Duration = Duration::from_secs(3);
