@@ -1,9 +1,9 @@
 //! The policy beside the vehicle (SAE J3138): what may be sent to a vehicle, and when.
 //!
-//! [`Policy`] is a pure machine that reads no clock, file or bus. The methods `handle_*` give it facts, such as the speed,
-//! and [`Policy::judge`] decides whether an [`Intent`] may be carried out. The tables of [`services`] give the [`Class`] of
-//! an intent. The first matching rule of the configuration states the conditions that must hold; without such a rule, the
-//! class states them.
+//! [`Policy`] is a pure machine that reads no clock, file or bus. The methods `handle_*` give it facts, such as the
+//! speed, and [`Policy::judge`] decides whether an [`Intent`] may be carried out. The tables of [`services`] give the
+//! [`Class`] of an intent. The first matching rule of the configuration states the conditions that must hold; without
+//! such a rule, the class states them.
 //!
 //! A verdict never waits. An operator whose intent was refused may try again when the facts have changed.
 
@@ -212,7 +212,7 @@ impl Policy {
         self.is_vin_confirmed = is_confirmed;
     }
 
-    /// Handles the device's button. Returns whether the press belongs to consent, so that nothing else should use it.
+    /// Handles the device's button. Returns whether the press belongs to consent, and has no other effect.
     pub fn handle_button(&mut self, now: Instant, is_pressed: bool) -> bool {
         self.consent.handle_button(now, is_pressed)
     }

@@ -1,5 +1,5 @@
-//! The policy for raw frames. Each frame is decoded as the ECUs that receive its identifier decode it, so that a request
-//! in a raw frame is judged like a request on a channel.
+//! The policy for raw frames. Each frame is decoded as the ECUs that receive its identifier decode it, so that a
+//! request in a raw frame is judged like a request on a channel.
 
 mod identifiers;
 mod isotp;

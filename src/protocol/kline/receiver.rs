@@ -24,8 +24,9 @@ pub(super) struct Lost {
 
 /// Reads the messages to a tester from the bytes on the line.
 ///
-/// The first bytes after a silence may be a message of any form. If they are none, a message to the tester
-/// with its addresses is looked for behind them: two address bytes and a checksum are not there by accident.
+/// The first bytes after a silence may be a message of any form. If they form no message, the receiver looks behind
+/// them for a message to the tester that contains both addresses: two addresses and a checksum hardly match by
+/// accident.
 #[derive(Debug)]
 pub(super) struct Receiver {
     tester: u8,

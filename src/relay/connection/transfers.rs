@@ -58,8 +58,8 @@ impl Transfers {
         }
     }
 
-    /// A frame of the vehicle with this data was received on a raw channel. Frames of any node may arrive there, so that
-    /// they prolong no transfer.
+    /// A frame of the vehicle with this data was received on a raw channel. Frames of any node may arrive there, so
+    /// that they prolong no transfer.
     pub(super) fn handle_response_frame(&mut self, channel: u16, data: &[u8]) {
         let Some(transfer) = self.open.get_mut(&channel) else { return };
         transfer.has_ended |= pdu_start(data).is_some_and(ends_transfer);

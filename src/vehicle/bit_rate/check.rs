@@ -31,7 +31,8 @@ pub(crate) enum CheckVerdict {
     Right,
     /// No frames were heard, and no errors or so few that they may be noise.
     Silent,
-    /// Only errors were heard, or frames at another bit rate. `heard` is the bit rate at which frames were heard, in bit/s.
+    /// Only errors were heard, or frames at another bit rate. `heard` is the bit rate at which frames were heard, in
+    /// bit/s.
     Wrong {
         /// The bit rate at which frames were heard, in bit/s.
         heard: Option<u32>,

@@ -79,8 +79,8 @@ impl SocketCanInterface {
         Ok(())
     }
 
-    /// Discards the frames that wait in the interface if `purge` is set. Then puts the controller into listen-only mode,
-    /// if it has that mode. An interface that this process may not set up stays as it is.
+    /// Discards the frames that wait in the interface if `purge` is set. Then puts the controller into listen-only
+    /// mode, if it has that mode. An interface that this process may not set up stays as it is.
     pub(super) fn leave(&self, purge: bool) {
         if let Err(error) = self.try_leave(purge) {
             tracing::debug!(device = %self.device, %error, "the interface stays on the bus");
