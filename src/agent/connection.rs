@@ -143,7 +143,7 @@ impl Supervisor {
             EndStep::End(control) => Some(control),
             EndStep::CloseConnection => {
                 tracing::info!(
-                    "nothing was heard of the operator; closing the connection for the new configuration"
+                    "the operator has been silent; closing the connection for the new configuration"
                 );
                 if let Some(connection) = &mut self.connection {
                     connection.relay.close(CloseReason::Shutdown);
@@ -177,7 +177,7 @@ impl Supervisor {
         let leaving = tokio::time::timeout(LEAVE_TIME, departures.wait());
         let ((), left) = tokio::join!(self.socket.close(SOCKET_CLOSE_TIME), leaving);
         if left.is_err() {
-            tracing::warn!("a device of the connection could not be left in order");
+            tracing::warn!("a device of the connection was not released in time");
         }
         self.setup.board.set_buzzer(false);
         self.setup.board.set_led(Led::Off);
@@ -198,6 +198,6 @@ async fn return_to_default_sessions(relay: &mut RelayConnection) {
         Poll::Pending
     });
     if tokio::time::timeout(ECU_FAREWELL_TIME, farewell).await.is_err() {
-        tracing::warn!("some ECUs could not be sent back to their default session");
+        tracing::warn!("some ECUs were not returned to their default session in time");
     }
 }

@@ -47,7 +47,7 @@ impl Ending {
         }
     }
 
-    /// What to do now about the end; `None` to go on. `work` is about the open connection, if there is one.
+    /// The next step toward the end; `None` to continue. `work` describes the open connection, if there is one.
     pub(super) fn poll_step(&self, now: Instant, work: Option<OpenWork>) -> Option<EndStep> {
         let has_transfer = work.and_then(|work| work.transfer_until).is_some_and(|until| until > now);
         if let Some(by) = self.shutdown_by {

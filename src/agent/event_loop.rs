@@ -198,8 +198,8 @@ impl Supervisor {
         self.check_ticket();
     }
 
-    /// A message cannot be received, so that the link is about to drop. The connection ends with it: an
-    /// operator who resumed the connection would send the message again, for ever.
+    /// A message is too long to be received, so that the link is about to drop. The connection ends with the link:
+    /// otherwise the operator would resume the connection and send the same message again, without end.
     fn handle_too_long(&mut self, len: usize, max: usize) {
         if let Some(connection) = &mut self.connection {
             tracing::warn!(

@@ -69,8 +69,8 @@ pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Resul
     }
 }
 
-/// Sets up the agent again. Files that cannot be used at this moment may be about to be replaced: an agent that ended
-/// now would not be started again. Returns `None` if the process is asked to end meanwhile.
+/// Sets up the agent again, and tries until the files can be used: they may be about to be replaced, and an agent that
+/// ended now would not be started again. Returns `None` if the process is asked to end meanwhile.
 async fn set_up_again(
     config: &mut Config,
     path: &Path,

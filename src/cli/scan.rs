@@ -33,8 +33,8 @@ const STOPPED_STATUS: u8 = 5;
 /// channel immediately. That takes at most 15 s. By DoIP, the scan sends one TesterPresent to addresses near the
 /// gateway's, to 0x1000 to 0x1FFF and to 0x0001 to 0x0DFF, for up to 10 s.
 ///
-/// A vehicle that moves is not scanned. An ECU must report that the vehicle stands (speed 0), or --vehicle-stands
-/// be given. ECUs on a bench, electric vehicles and vehicles with the ignition off report no speed.
+/// A vehicle that moves is not scanned. The scan needs an ECU that reports a speed of 0, or the option
+/// --vehicle-stands: ECUs on a bench, electric vehicles and vehicles with the ignition off may report no speed.
 ///
 /// Exit status: 0 ECUs were found; 4 no ECU answered, no other node is on the bus, or there is no gateway; 5
 /// the vehicle moves or may move, or the ignition was switched off; 1 an adapter failed or could not be
@@ -52,11 +52,11 @@ pub(super) struct ScanArgs {
     /// bit rates, or 500000, 250000]
     #[arg(long, value_name = "BIT/S", value_parser = clap::value_parser!(u32).range(5_000..=1_000_000))]
     bit_rate: Vec<u32>,
-    /// You made sure that the vehicle stands, and answer for it: scan although no ECU reports it
+    /// Scan although no ECU reports that the vehicle stands. You must have made sure that it does
     #[arg(long)]
     vehicle_stands: bool,
     /// Further 11-bit identifiers to ask, such as 0x600-0x6FF or 0x6F1; may be given several times. Most vehicles
-    /// have other messages there
+    /// use these identifiers for other messages
     #[arg(long, value_name = "FROM-TO", value_delimiter = ',')]
     ranges: Vec<IdRange>,
 }

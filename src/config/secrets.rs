@@ -13,8 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 const MAX_TOKENS: usize = 8;
 /// The number of known pincodes: a reloaded configuration may have another one.
 const MAX_PINCODES: usize = 2;
-/// The number of known passwords: each of a proxy counts twice, because it is also known in the form in which it is
-/// sent.
+/// The number of known passwords. A proxy's password counts twice: as it is written, and as it is sent.
 const MAX_PASSWORDS: usize = 4;
 /// A shorter secret is removed only where it stands alone: four digits may be part of any number.
 const MIN_INSIDE: usize = 8;

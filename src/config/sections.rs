@@ -192,7 +192,7 @@ pub enum BusKind {
 pub struct ConfiguredBus {
     /// The kind of bus.
     pub kind: BusKind,
-    /// The name of the bus, for logs and the command line.
+    /// The name of the bus in logs, on the command line, and in the rules and speed signals of the policy.
     #[serde(default)]
     pub name: Option<String>,
     /// The pins of the OBD connector (ISO 15031-3): for CAN high and low, for a K-line its one pin.

@@ -1,10 +1,11 @@
 //! The policy beside the vehicle (SAE J3138): what may be sent to a vehicle, and when.
 //!
-//! [`Policy`] is a pure machine. Facts come in by `handle_*`, [`Policy::judge`] answers whether an intent may be carried
-//! out, and nothing in it reads a clock, a file or a bus. What somebody wants to do is an [`Intent`]; tables of services
-//! ([`services`]) give its [`Class`]; rules of the configuration, or else the class, give the conditions that must hold.
+//! [`Policy`] is a pure machine that reads no clock, file or bus. The methods `handle_*` give it facts, such as the
+//! speed, and [`Policy::judge`] decides whether an [`Intent`] may be carried out. The tables of [`services`] give the
+//! [`Class`] of an intent. The first matching rule of the configuration states the conditions that must hold; without
+//! such a rule, the class states them.
 //!
-//! A verdict never waits: what is refused now may be sent again when the facts have changed.
+//! A verdict never waits. An operator whose intent was refused may try again when the facts have changed.
 
 mod class;
 mod consent;
@@ -50,9 +51,9 @@ use frames::Frames;
 use state::Reports;
 use transfers::TransferGrants;
 
-/// The speed is asked for while an intent needed it at most this long ago …
+/// How long the policy continues to ask for the speed after an intent needed it.
 const SPEED_WANTED_FOR: Duration = Duration::from_secs(10);
-/// … and not more often than this.
+/// The shortest interval between two questions for the speed.
 const SPEED_PERIOD: Duration = Duration::from_secs(1);
 
 /// Refusals of the same thing are logged not more often than this: an operator's tool may repeat one for every frame.
@@ -216,7 +217,7 @@ impl Policy {
         self.is_vin_confirmed = is_confirmed;
     }
 
-    /// Handles the device's button. Returns whether the press belongs to consent, so that nothing else should use it.
+    /// Handles the device's button. Returns whether the press belongs to consent, and has no other effect.
     pub fn handle_button(&mut self, now: Instant, is_pressed: bool) -> bool {
         self.consent.handle_button(now, is_pressed)
     }

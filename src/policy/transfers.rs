@@ -1,4 +1,4 @@
-//! TransferGrants under way: motion refuses what begins, and never cuts a transfer that has begun.
+//! Transfers under way. Motion refuses a new transfer, and never interrupts one that has begun.
 
 use std::time::{Duration, Instant};
 

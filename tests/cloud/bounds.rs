@@ -158,7 +158,7 @@ async fn stalls(
     true
 }
 
-/// The cloud reads again: the link goes on with everything that TCP has held back.
+/// The cloud reads again: the link continues with everything that TCP has held back.
 async fn goes_on(link: &mut CloudSocket, far: Far<TcpStream>) {
     let (mut sink, mut stream) = far.split();
     let cloud = async {

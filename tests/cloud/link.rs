@@ -194,7 +194,7 @@ async fn a_link_with_an_unread_message_is_not_dead() {
     link.set_busy(true);
     let (mut far, _) = up(&mut link, &cloud.listener).await;
     far.send(Message::text("late")).await.unwrap();
-    // the runtime looks at its sockets before the task goes on
+    // the runtime looks at its sockets before the task continues
     tokio::task::spawn_blocking(|| ()).await.unwrap();
     pass(Duration::from_secs(20)).await;
     // a task without budget finds its socket empty

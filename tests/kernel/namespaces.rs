@@ -74,7 +74,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// Moves this thread, and the threads that it starts, to a new and empty network namespace.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "std has no function for namespaces")]
 fn enter_own_namespace() -> libc::pid_t {
     // SAFETY: `unshare` and `gettid` take numbers only.
     let (left, thread) = unsafe { (libc::unshare(libc::CLONE_NEWNET), libc::gettid()) };

@@ -158,7 +158,7 @@ async fn parts_that_block_stop_nothing_else() {
     board.set_buzzer(true);
     // reads the ignition now and then
     assert!(timeout(Duration::from_millis(500), board.event()).await.is_err());
-    // the peers let the threads go on
+    // the peers let the threads continue
     fs::write(&ignition, "1").unwrap();
     assert_eq!(board.event().await, BoardEvent::Ignition(Some(true)));
     assert_eq!(fs::read_to_string(&buzzer).unwrap(), "1");

@@ -54,8 +54,8 @@ pub enum CanEvent {
         /// When the adapter reported the failure.
         at: Instant,
     },
-    /// Another frame than the oldest one without an outcome has its outcome, because the controller sends by identifier.
-    /// Only after [`CanBus::report_overtaking`]; otherwise the outcome waits for those of the older frames.
+    /// Another frame than the oldest one without an outcome has its outcome, because the controller sends by
+    /// identifier. Only after [`CanBus::report_overtaking`]; otherwise the outcome waits for those of the older frames.
     Overtaking {
         /// How many older frames have no outcome yet.
         older: usize,
@@ -125,8 +125,8 @@ pub trait CanBus: Send {
         Box::pin(std::future::ready(()))
     }
 
-    /// Reports each outcome when it is known, also before those of older frames, by [`CanEvent::Overtaking`]. An adapter
-    /// that does not know the order goes on as before.
+    /// Reports each outcome when it is known, also before those of older frames, by [`CanEvent::Overtaking`]. An
+    /// adapter that does not know the order ignores the call.
     fn report_overtaking(&mut self) {}
 
     /// Receives only frames that one of the filters matches; an empty list receives all. Error frames always

@@ -119,7 +119,7 @@ impl CanFrame {
     }
 
     /// The length of the data, or the length that a remote frame requests, in bytes.
-    #[allow(clippy::len_without_is_empty)]
+    #[allow(clippy::len_without_is_empty, reason = "a remote frame has a length, but no data")]
     pub fn len(&self) -> usize {
         usize::from(self.len)
     }

@@ -64,8 +64,8 @@ impl WireLength {
     }
 }
 
-/// The length of stuff count and CRC with their fixed stuff bits: one in front, then one after every fourth
-/// bit. The length does not depend on their values, so the CRC of an FD frame is not computed.
+/// The length of stuff count and CRC with their fixed stuff bits: one before the first bit, and one after every fourth
+/// bit. The length is the same for every CRC, so that no CRC is computed.
 fn fd_crc_field_bits(len: usize) -> u32 {
     let bits = 4 + if len <= 16 { 17 } else { 21 };
     bits + 1 + bits / 4

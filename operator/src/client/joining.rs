@@ -15,8 +15,8 @@ use super::live::{Live, LiveEvent};
 use super::shared::ConnectionSettings;
 use super::socket::{Dial, SocketError};
 
-/// How long the answer may take: the connector may have to identify its vehicle first, which takes up to 12 s
-/// on a K-line, over a slow network.
+/// How long the answer may take. The connector may have to identify its vehicle first, which takes up to 12 s on a
+/// K-line, and the network may be slow.
 const JOIN: Duration = Duration::from_secs(60);
 /// How many messages before the answer are kept. The cloud sends a few; the limit bounds the memory.
 const MAX_BACKLOG: usize = 1024;

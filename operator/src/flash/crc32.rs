@@ -12,7 +12,7 @@ const fn table() -> [u32; 256] {
             crc = if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 };
             bit += 1;
         }
-        #[allow(clippy::indexing_slicing)] // the loop ends with the table
+        #[allow(clippy::indexing_slicing, reason = "the loop ends with the table")]
         {
             table[index] = crc;
         }

@@ -189,7 +189,7 @@ impl ReadingSchedule {
         wanted.into_iter().chain(self.retry.poll_timeout(now)).min()
     }
 
-    /// Whether questions may go on a bus: they would wake the ECUs of a vehicle that is parked.
+    /// Whether questions may be sent on a bus: they would wake the ECUs of a parked vehicle.
     fn may_ask(&self, now: Instant) -> bool {
         let is_awake = |heard: Heard| heard.last - heard.since >= AWAKE_AFTER && now <= heard.last + SILENCE;
         self.ignition != Some(false) || self.heard.is_some_and(is_awake)

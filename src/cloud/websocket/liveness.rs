@@ -29,8 +29,8 @@ pub(crate) struct Liveness {
     round_trip: Option<Duration>,
 }
 
-/// How many unanswered Pings are remembered. The websocket is dead before there are more than three; the rest is
-/// for intervals that change.
+/// How many unanswered Pings are remembered. With a constant interval, the websocket is dead before there are more than
+/// three; a change of the interval can add some.
 const MAX_OUTSTANDING: usize = 8;
 /// After how many intervals without any message a websocket is dead.
 const DEAD_INTERVALS: u32 = 3;

@@ -72,7 +72,7 @@ impl Facts {
         }
     }
 
-    /// Handles a speed that the vehicle reported when asked, in km/h. The number tells sources apart.
+    /// Handles a speed that the vehicle reported when asked, in km/h, and which source it came from.
     pub(super) fn handle_asked_speed(&mut self, now: Instant, source: AskedSource, kmh: f32) {
         let number = self.settings.speed.len() + source as usize;
         self.speeds.handle_speed(now, number, kmh);

@@ -38,8 +38,8 @@ pub(super) fn is_diagnostic(id: CanId) -> bool {
     }
 }
 
-/// The identifier of requests whose responses have this identifier: 8 less, as ISO 15765-4 has it and most
-/// manufacturers do.
+/// The identifier of the requests to which responses with this identifier belong: 8 less, as in ISO 15765-4 and with
+/// most manufacturers.
 pub(super) fn request_of(response: CanId) -> Option<CanId> {
     let raw = response.raw();
     match response.is_extended() {

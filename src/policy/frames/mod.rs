@@ -1,4 +1,5 @@
-//! Raw frames are not a way around the policy: every frame is read as the ECUs behind its identifier read it.
+//! The policy for raw frames. Each frame is decoded as the ECUs that receive its identifier decode it, so that a
+//! request in a raw frame is judged like a request on a channel.
 
 mod identifiers;
 mod isotp;
@@ -19,25 +20,25 @@ use self::isotp::Receivers;
 /// are refused until the next first frame.
 const MAX_WATCHED: usize = 256;
 
-/// What a frame asks for.
+/// The meaning of a frame for one kind of receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrameMeaning<'a> {
-    /// Begins a request with these first bytes to receivers with this address.
+    /// The beginning of a request.
     Request {
-        /// The address byte of extended addressing.
+        /// The receiver's address byte, with extended addressing.
         extended: Option<u8>,
-        /// The first bytes.
+        /// The first bytes of the request.
         data: &'a [u8],
     },
-    /// Is no diagnostics.
+    /// A frame that is no diagnostic message.
     Bus,
-    /// Continues what was allowed, or asks for nothing.
+    /// The continuation of a request that was allowed, or a frame without a request, such as flow control.
     Harmless,
-    /// Continues what was not allowed.
+    /// The continuation of a request whose first frame was not allowed.
     NoFirstFrame,
 }
 
-/// All meanings of a frame, of which every one must be allowed.
+/// All meanings of a frame. The frame may be sent only if each of them is allowed.
 pub(super) type FrameMeanings<'a> = [Option<FrameMeaning<'a>>; 3];
 
 #[derive(Debug)]

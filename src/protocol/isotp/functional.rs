@@ -19,8 +19,8 @@ use super::{
 /// simultaneously.
 pub(crate) const DEFAULT_MAX_ANSWER: usize = 1 << 16;
 
-/// Number of waiting events from which frames of the bus are dropped; four times as many as for one peer, as
-/// many ECUs answer simultaneously.
+/// Number of waiting events from which frames of the bus are dropped. It is four times as high as for one peer, because
+/// many ECUs answer at the same time.
 const MAX_EVENTS: usize = 32;
 
 /// Configuration of a [`FunctionalEndpoint`].

@@ -24,8 +24,9 @@ pub(super) struct Lost {
 
 /// Reads the messages to a tester from the bytes on the line.
 ///
-/// The first bytes after a silence may be a message of any form. If they are none, a message to the tester
-/// with its addresses is looked for behind them: two address bytes and a checksum are not there by accident.
+/// The first bytes after a silence may be a message of any form. If they form no message, the receiver looks behind
+/// them for a message to the tester that contains both addresses: two addresses and a checksum hardly match by
+/// accident.
 #[derive(Debug)]
 pub(super) struct Receiver {
     tester: u8,
@@ -184,8 +185,8 @@ impl Receiver {
         self.results.push_back(Err(Lost { failure, heard }));
     }
 
-    /// Returns the message without addresses between little noise, if it is an answer and all that was on
-    /// the line.
+    /// Returns the message without addresses that the received bytes contain, if it is an answer to `service` and the
+    /// line carried nothing else but a little noise around it.
     fn without_addresses(&self, service: u8) -> Option<Message> {
         (1..=MAX_NOISE).find_map(|noise| {
             let bytes = self.behind(noise);

@@ -15,8 +15,8 @@ pub(super) const LATENCY_ALLOWANCE: Duration = ms(100);
 /// Allowance for the echo of our own byte: longer than [`LATENCY_ALLOWANCE`], because a missing echo ends the
 /// request and is reported as a fault of the interface.
 ///
-/// The ECU may have abandoned the request by then, after P4max. The answer shows whether it has, or whether
-/// only this machine was slow.
+/// By then, P4max is over, and the ECU may have abandoned the request. If the ECU answers all the same, only this
+/// machine was slow.
 pub(super) const ECHO_ALLOWANCE: Duration = ms(250);
 
 /// The timing parameters of the communication with an ECU.

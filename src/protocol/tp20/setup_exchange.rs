@@ -9,8 +9,8 @@ use super::{ChannelConfig, CloseReason, Refusal, SETUP_ID, SetupMessage};
 /// Time the ECU has to answer a set-up request before the next one is sent. The value is a compromise: some
 /// ECUs are behind a gateway, and an operator waits for all four requests, 1.4 s in total.
 const SETUP_WAIT: Duration = Duration::from_millis(300);
-/// Time the ECU has to answer the last set-up request. It is longer than [`SETUP_WAIT`], because no later
-/// request can bring the answer.
+/// The time in which the ECU must answer the last set-up request. It is longer than [`SETUP_WAIT`], because no further
+/// request follows that the ECU could answer instead.
 const LAST_SETUP_WAIT: Duration = Duration::from_millis(500);
 /// Pause before a set-up request is repeated to an ECU that had no channel left. An ECU drops the channel of
 /// an absent tester after about 1 s without a channel test; a shorter pause would only repeat the refusal.

@@ -145,8 +145,8 @@ impl RelayConnection {
         self.pdus_relayed
     }
 
-    /// Until when an ECU counts as being in the middle of a download or upload if nothing more is heard of it;
-    /// `None` if none is.
+    /// The time until which a download or upload counts as under way if no further message belongs to it; `None` if
+    /// none is under way.
     pub(crate) fn transfer_until(&self, now: Instant) -> Option<Instant> {
         self.transfers.open_until(now)
     }

@@ -12,7 +12,7 @@ pub(super) enum Interruption {
     LinkLost,
     /// The cloud reported that the operator has left.
     OperatorLeft,
-    /// Nothing was heard of the operator for long.
+    /// The operator has been silent for too long.
     OperatorSilent,
 }
 
@@ -22,7 +22,7 @@ impl Interruption {
         match self {
             Self::LinkLost => "the link was down",
             Self::OperatorLeft => "the operator had left",
-            Self::OperatorSilent => "nothing was heard of the operator",
+            Self::OperatorSilent => "the operator was silent",
         }
     }
 }

@@ -1,13 +1,13 @@
-//! What the policy has to send to the vehicle.
+//! The requests that the policy itself sends to the vehicle.
 
 use std::time::Instant;
 
 use crate::policy::Return;
 
-/// What the policy has to send to the vehicle.
+/// The requests that the policy itself sends to the vehicle.
 #[derive(Debug, Default)]
 pub(super) struct PolicyWork {
-    /// Requests that give inputs and outputs back to their ECUs, and until when.
+    /// Requests that return control of inputs and outputs to their ECUs, and the time until which each is tried.
     pub(super) returns: Vec<(Return, Instant)>,
     pub(super) look_at: Option<Instant>,
 }

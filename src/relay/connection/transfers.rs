@@ -16,7 +16,7 @@ const ENDS: [u8; 6] = [0x77, 0x71, 0x50, 0x51, 0x60, 0xC2];
 /// A transfer of which nothing was heard for this long is given up. The longest pause is a lost link, during which
 /// a connection is held for 30 s.
 const IDLE: Duration = Duration::from_secs(60);
-/// After its end, a transfer counts until nothing was heard for this long: programming goes on with a check or the
+/// After its end, a transfer counts until nothing was heard for this long: programming continues with a check or the
 /// next transfer, and the last response must reach the operator.
 const AFTER_END: Duration = Duration::from_secs(5);
 
@@ -58,8 +58,8 @@ impl Transfers {
         }
     }
 
-    /// A frame of the vehicle with this data was received on a raw channel. Frames of any node may arrive there, so that
-    /// they prolong no transfer.
+    /// A frame of the vehicle with this data was received on a raw channel. Frames of any node may arrive there, so
+    /// that they prolong no transfer.
     pub(super) fn handle_response_frame(&mut self, channel: u16, data: &[u8]) {
         let Some(transfer) = self.open.get_mut(&channel) else { return };
         transfer.has_ended |= pdu_start(data).is_some_and(ends_transfer);

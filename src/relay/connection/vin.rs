@@ -41,7 +41,7 @@ impl RelayConnection {
         let Some(waiting) = self.vin_waiting.take_if(|waiting| waiting.look_at <= now) else { return };
         let is_request = waiting.trigger == VinTrigger::Request;
         let quiet = if waiting.trigger == VinTrigger::Vehicle { QUIET } else { Duration::ZERO };
-        // a lost device has ended its transfers; those of another bus go on
+        // a lost device has ended its transfers; those of another bus continue
         let may_disturb = !is_request && self.transfers.open_until(now).is_some();
         if !may_disturb && self.is_quiet_for(now, quiet) {
             self.begin_reading_vin(now, waiting.budget);

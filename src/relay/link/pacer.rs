@@ -30,10 +30,11 @@ const MIN_RATE: f64 = 2_000.0;
 /// The share of the measured rate that is used after queueing. The rest lets the queue in the network drain, and leaves
 /// room for PDUs.
 const BACK_OFF: f64 = 0.85;
-/// The time for which no frame is sent after queueing, at most: half of the time after which waiting frames are dropped.
+/// The longest time for which no frame is sent after frames have queued up: half of the time after which waiting frames
+/// are dropped.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
-/// The bytes of frames that are sent together: the frames of 15 ms, between the two limits. A PDU waits for one slice at
-/// most.
+/// The bytes of frames that are sent together: the frames of 15 ms, between the two limits. A PDU waits for one slice
+/// at most.
 const SLICE: f64 = 0.015;
 /// Below this size the headers of TCP, TLS and websocket outweigh the frames.
 const MIN_SLICE: f64 = 512.0;

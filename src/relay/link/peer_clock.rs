@@ -106,8 +106,8 @@ pub(super) struct PeerClock {
 }
 
 impl Sample {
-    /// Whether both samples cannot be of one clock. A difference is wrong by half of its round trip at most, and by what
-    /// the clocks have drifted since.
+    /// Whether both samples cannot be of one clock. A difference is wrong by half of its round trip at most, and by
+    /// what the clocks have drifted since.
     fn contradicts(&self, earlier: &Self, hold: i128) -> bool {
         let apart = (self.difference - earlier.difference).abs();
         let possible = i128::from(self.round_trip / 2) + i128::from(earlier.round_trip / 2);
@@ -164,8 +164,8 @@ impl PeerClock {
     }
 
     /// A numbered message that is not a repetition arrived; call [`PeerClock::handle_message`] afterwards. Numbered
-    /// messages are made in order. After a resumption, a time before that of the last one is therefore of another clock: a
-    /// new process continues the connection. Returns whether that is so.
+    /// messages are made in order. After a resumption, a time before that of the last one is therefore of another
+    /// clock: a new process continues the connection. Returns whether that is so.
     pub(super) fn handle_numbered(&mut self, time: u64) -> bool {
         let has_resumed = std::mem::take(&mut self.has_resumed);
         let is_other = has_resumed && self.last_numbered.is_some_and(|last| time < last);
@@ -206,8 +206,8 @@ impl PeerClock {
         let transit = transit(now, time);
         let difference = match self.samples.best(now) {
             // A peer that did not read for a minute echoes a message that it has just read from a full queue, and a
-            // message that was held back for a minute has an old echo. Such a sample is wrong by half of its round trip,
-            // in either direction. What was measured before the silence decides within that range.
+            // message that was held back for a minute has an old echo. Such a sample is wrong by half of its round
+            // trip, in either direction. What was measured before the silence decides within that range.
             Some(sample) => {
                 let error = i128::from(sample.round_trip / 2);
                 let possible = (sample.difference - error, sample.difference + error);
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn another_clock_of_the_operator_counts_from_its_first_sample() {
-        // a new process, whose clock begins anew, or is an hour ahead
+        // a new process, whose clock begins again, or is an hour ahead
         for offset in [0, 3600 * SECOND] {
             let mut clock = PeerClock::new();
             for second in 100..120 {

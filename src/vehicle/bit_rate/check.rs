@@ -31,7 +31,8 @@ pub(crate) enum CheckVerdict {
     Right,
     /// No frames were heard, and no errors or so few that they may be noise.
     Silent,
-    /// Only errors were heard, or frames at another bit rate. `heard` is the bit rate at which frames were heard, in bit/s.
+    /// Only errors were heard, or frames at another bit rate. `heard` is the bit rate at which frames were heard, in
+    /// bit/s.
     Wrong {
         /// The bit rate at which frames were heard, in bit/s.
         heard: Option<u32>,
@@ -147,8 +148,8 @@ impl BitRateCheck {
         });
     }
 
-    /// Continues at the next other bit rate. After the last one, few errors are not yet a reason to refuse the bus: the
-    /// check listens once more where it began.
+    /// Continues at the next other bit rate. After the last one, a bus with few errors is not refused yet: the check
+    /// listens once more at the wanted bit rate.
     fn try_next(&mut self, now: Instant) {
         let others_until = *self.others_until.get_or_insert(now + OTHERS_TIME);
         if self.has_tried && self.is_at_wanted() {

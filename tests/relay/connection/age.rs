@@ -308,7 +308,7 @@ async fn frames_of_a_new_operator_process_wait_for_its_first_measurement() {
         rig.inject(&message(1, 60_000_000, &[frame_record(1), clock_record(received, 0)]));
         rig.run(age_ms * MILLISECOND).await;
         assert_eq!(node.frames().len(), 1);
-        // the clock of another process, which begins anew
+        // the clock of another process, which begins again
         rig.ask("resumeConnection", json!({"received": 0}));
         rig.inject(&message(2, 77, &[frame_record(2), clock_record(0, 0)]));
         rig.run(300 * MILLISECOND).await;

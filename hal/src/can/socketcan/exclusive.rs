@@ -1,6 +1,6 @@
 //! One action at a time on each network interface, in the order in which the actions were requested.
 //!
-//! A request to the kernel cannot be cancelled: after its future is dropped, the thread goes on. Without an order,
+//! A request to the kernel cannot be cancelled: after its future is dropped, the thread continues. Without an order,
 //! it could take an interface down that the next owner has just set up.
 
 use std::collections::BTreeMap;

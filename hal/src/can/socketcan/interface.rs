@@ -79,8 +79,8 @@ impl SocketCanInterface {
         Ok(())
     }
 
-    /// Discards the frames that wait in the interface, if `purge` asks for that, and listens only afterwards, if the
-    /// controller can. An interface that this process may not set up stays as it is.
+    /// Discards the frames that wait in the interface if `purge` is set. Then puts the controller into listen-only
+    /// mode, if it has that mode. An interface that this process may not set up stays as it is.
     pub(super) fn leave(&self, purge: bool) {
         if let Err(error) = self.try_leave(purge) {
             tracing::debug!(device = %self.device, %error, "the interface stays on the bus");
@@ -156,7 +156,7 @@ impl SocketCanInterface {
             return set.map_err(|error| self.failed(error, "do CAN FD"));
         }
         if !facts.is_up {
-            interface.bring_up().map_err(|error| self.failed(error, "go on the bus"))?;
+            interface.bring_up().map_err(|error| self.failed(error, "join the bus"))?;
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ impl SocketCanInterface {
             // even after a refusal, bring the interface up again, as it was before
             let up = if set.is_ok() || facts.is_up { interface.bring_up() } else { Ok(()) };
             set.map_err(|error| self.failed(error, &what))?;
-            up.map_err(|error| self.failed(error, "go on the bus"))?;
+            up.map_err(|error| self.failed(error, "join the bus"))?;
             Ok::<_, CanError>((chosen?, timing(&self.look()?.1.can)))
         })?;
         let other = || self.unsupported(format!("{what}: another program sets the interface up differently"));

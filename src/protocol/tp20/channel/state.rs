@@ -10,7 +10,8 @@ pub(super) enum ChannelState {
     Connected(Box<Connection>),
 }
 
-/// The set-up or connection to which a frame belongs. Outcomes of frames of earlier ones are ignored.
+/// The set-up or connection to which a frame belongs. The channel ignores the outcome of a frame that belongs to an
+/// earlier set-up or connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ChannelFrame {
     pub(super) generation: u32,

@@ -413,7 +413,7 @@ impl Channels for KlineChannels {
         self.state == BusState::Active && self.channels.iter().any(|(key, channel)| channel.is_up(*key))
     }
 
-    /// Asks the ECUs to which a link is open. An initialisation for an ECU that nobody talks to could end these links.
+    /// Asks the ECUs to which a link is open. The initialisation of another ECU could end these links.
     fn start_vin_reader(&mut self, now: Instant, settings: vin::ReaderSettings) -> bool {
         let can_read = self.can_read_vin();
         self.vin_questions = can_read.then(|| VinQuestions::new(settings.until, &self.channels));

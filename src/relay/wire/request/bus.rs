@@ -48,7 +48,7 @@ pub struct CanBusConfig {
     /// The bit rate of the data phase, in bit/s. If it is present, the bus uses CAN FD.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub data_bit_rate: Option<u32>,
-    /// Whether the connector listens whether the bus has this bit rate before it sends anything; true by default.
+    /// Whether the connector checks the bit rate by listening before it sends anything; true by default.
     #[serde(default = "is_verified", deserialize_with = "verify", skip_serializing_if = "Clone::clone")]
     pub verify: bool,
 }

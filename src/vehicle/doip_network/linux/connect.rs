@@ -20,8 +20,8 @@ use crate::vehicle::doip_network::network::{GatewayConnectError, Stream};
 /// The longest time for a TCP connection, and then for the TLS handshake. The kernel repeats a lost SYN after
 /// 1 s; the time is for one repetition and a slow gateway.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
-/// A connection is lost when bytes are not acknowledged for this long: S3 (ISO 14229-2), after which the ECUs
-/// have left their session, so that a shorter interruption of the cable costs nothing.
+/// A connection is lost when bytes are not acknowledged for this long. The value is S3 (ISO 14229-2), after which the
+/// ECUs have left their session: a shorter interruption of the cable loses no session.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects to a gateway, with TLS if there is a TLS configuration.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use connector_hal::bus::bit_time;
 use connector_hal::can::CanFrame;
 
-/// The share of the bus that questions take, unless [`SHARE_OF_FREE`] is less. The value is a compromise
-/// between the vehicle's own traffic and the duration, which is 6.8 s at most on a silent bus at 500 kbit/s
+/// The share of the bus that questions take, unless [`SHARE_OF_FREE`] allows less. A larger share would delay the
+/// vehicle's own traffic, a smaller one prolong the scan, which takes 6.8 s at most on a silent bus at 500 kbit/s
 /// (docs/adr/0014-scan-budget.md).
 const SHARE: f64 = 0.15;
 /// The largest share that questions take of the part of the bus that others leave free. On a bus that is 60 %

@@ -29,8 +29,8 @@ use crate::vehicle::tester_traffic::{is_obd_answer_id, is_obd_request_id, is_req
 const LISTEN: Duration = Duration::from_secs(3);
 /// The longest time of a scan, however the vehicle answers: a technician waits.
 const MAX_SCAN: Duration = Duration::from_secs(15);
-/// The part of a scan's time that assigning answers to requests, and waiting for answers, may take. Twenty ECUs
-/// with unusual identifiers have room.
+/// The longest time in a scan for assigning answers to requests, and for waiting for answers. It suffices for twenty
+/// ECUs with unusual identifiers.
 const RESOLVING: Duration = Duration::from_secs(5);
 /// The time between two requests for the vehicle's speed during a scan. A vehicle that starts to move is
 /// still slow after a second, and one request a second is hardly any load.

@@ -1,7 +1,7 @@
 //! The questions of a scan to one DoIP gateway and the ECUs behind it: a pure state machine.
 //!
 //! First the gateway's vehicle is asked whether it stands. Then each address that may be an ECU's gets one
-//! TesterPresent. If answers come that no question explains, each ECU that was found is asked once more, alone.
+//! TesterPresent. If an answer belongs to no question, each ECU that was found is asked once more, alone.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -21,9 +21,8 @@ const SPEED_EVERY: Duration = Duration::from_secs(1);
 /// The time at the end of a scan that is kept for asking the ECUs that were found once more: twenty that do not
 /// answer.
 const CONFIRM_TIME: Duration = Duration::from_secs(3);
-/// The most questions that a gateway may have without having acknowledged them. The value is a compromise:
-/// gateways with little memory refuse more (out of memory, 0x05), and with fewer the round trip to the
-/// gateway would decide the duration.
+/// The most questions that are sent before the gateway acknowledges them. The value is a compromise: gateways with
+/// little memory refuse more (out of memory, 0x05), and with fewer, the scan would wait for round trips.
 const MAX_UNACKNOWLEDGED: usize = 8;
 /// The most questions that ECUs may have without having answered them: the gateway has to put each of them on
 /// a bus.
@@ -41,7 +40,8 @@ pub(super) struct DoipQuestion {
 enum GatewayPhase {
     /// The vehicle is asked whether it stands, one question after the other.
     Motion,
-    /// All was asked about the motion. The scan continues when some gateway's ECU reports that the vehicle stands.
+    /// All questions about the motion have been asked. The scan continues when an ECU of any gateway reports that the
+    /// vehicle stands.
     Waiting,
     Sweep,
     /// ECUs that were found are asked once more, one after the other.

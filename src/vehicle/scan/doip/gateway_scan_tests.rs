@@ -3,9 +3,9 @@ use super::*;
 const GATEWAY: LogicalAddress = LogicalAddress::new(0x1010);
 const BUDGET: Duration = Duration::from_secs(10);
 
-/// A gateway that acknowledges each question and answers as `answers` says, and refuses a TesterPresent to an
-/// address without answer, until the scan is over, waits or
-/// ends. Returns the scan, and the questions with their times.
+/// Runs a scan of a gateway until the scan is over, waits or reaches its limit. The gateway acknowledges each
+/// question and answers as `answers` says, but refuses a TesterPresent to an address without an answer. Returns the
+/// scan, and the questions with their times.
 fn scan(
     mut may_scan: bool,
     mut answers: impl FnMut(&DoipQuestion) -> Vec<(LogicalAddress, Vec<u8>)>,

@@ -117,7 +117,8 @@ fn physical_pairs() -> impl Iterator<Item = (CanId, CanId)> {
 /// The request identifier of an ECU that answers the functional requests of OBD with this identifier.
 ///
 /// ISO 15765-4 assigns 0x7E8…0x7EF and 0x18DAF1xx. Outside these, the makes whose other ECUs listen to 0x7DF (Ford,
-/// Mazda, Toyota, Hyundai, Subaru) number them in the same way: requests have bit 3 clear, and responses have bit 3 set.
+/// Mazda, Toyota, Hyundai, Subaru) number them in the same way: requests have bit 3 clear, and responses have bit 3
+/// set.
 fn usual_request(response: CanId) -> Option<CanId> {
     let raw = response.raw();
     let is_paired = match response.is_extended() {
@@ -151,8 +152,8 @@ impl DiagnosticIds {
     }
 }
 
-/// Whether testers send with this identifier: a standard says so, or this is the request identifier of an ECU that is
-/// asked. Lower identifiers are ordinary messages in some makes.
+/// Whether testers send with this identifier: a standard assigns it to testers, or a probe uses it for its request.
+/// Some makes use lower identifiers for ordinary messages.
 pub(super) fn is_request_id(id: CanId) -> bool {
     let is_asked = || STAGES.into_iter().flatten().any(|probe| probe.target.request() == id);
     is_obd_request_id(id) || !id.is_extended() && id.raw() >= FIRST_DIAGNOSTIC_ID && is_asked()

@@ -142,7 +142,7 @@ impl VinReader {
         self.finish(if has_vin { ReaderOutcome::Answered } else { ReaderOutcome::OtherTester });
     }
 
-    /// Sets whether the reader begins no question, because the bus is needed for something else. The budget goes on.
+    /// Sets whether the reader begins no question, because something else needs the bus. The budget's time continues.
     pub(crate) fn set_held(&mut self, now: Instant, is_held: bool) {
         if std::mem::replace(&mut self.is_held, is_held) && !is_held {
             self.advance(now);

@@ -43,7 +43,7 @@ pub(crate) struct VinSearch {
 }
 
 impl VinSearch {
-    /// A search until this time. Gateways that announce no VIN are asked over connections with these
+    /// A search that ends at `until`. The search asks gateways that announce no VIN, over connections with these
     /// settings.
     pub(crate) fn new(settings: ConnectionSettings, tls: bool, until: Instant) -> Self {
         Self {

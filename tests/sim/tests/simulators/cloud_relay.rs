@@ -376,7 +376,7 @@ async fn an_operator_displaced_while_away_does_not_displace_its_successor() {
     let mut second = second;
     assert_eq!(second.next_binary().await, b"undisturbed");
 
-    // its numbers are those of the earlier opening, also when nobody else is there
+    // its numbers are those of the earlier opening, also when no other operator is there
     second.close().await;
     let rejoin = json!({"connection_uuid": uuid, "received": 42, "opening": first_opening});
     first.ask("joinConnection", "4", rejoin).await;

@@ -31,8 +31,8 @@ pub(super) struct NextFrame {
     pub(super) expires: Option<Instant>,
 }
 
-/// The time that a frame may wait for the adapter if its channel sets no other: N_As (ISO 15765-2, 9.7), after which the
-/// PDU has been reported as failed.
+/// The time that a frame may wait for the adapter if its channel sets no other: N_As (ISO 15765-2, 9.7), after which
+/// the PDU has been reported as failed.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 impl NextFrame {
@@ -48,7 +48,7 @@ pub(super) struct OutstandingFrame {
     pub(super) owner: Owner,
     pub(super) since: Instant,
     pub(super) expires: Option<Instant>,
-    /// The outcome, if it has to wait for those of older frames of its owner: when the frame was on the bus, and why it
-    /// was not.
+    /// The outcome, while it waits until the outcomes of its owner's older frames are known: the time of the outcome,
+    /// and the failure if the frame was not sent.
     pub(super) outcome: Option<(Instant, Option<SendFailure>)>,
 }

@@ -1,4 +1,4 @@
-//! What the policy asks of a CAN bus: its frames, questions for the speed, and requests that give control back.
+//! The policy on a CAN bus: it hears the frames, asks for the speed, and sends requests that return control to ECUs.
 
 use std::time::Instant;
 
@@ -9,8 +9,8 @@ use super::CanChannels;
 use crate::policy::IntentTarget;
 use crate::relay::channel::CanChannel;
 
-/// The question of OBD for the vehicle's speed, as a single frame: service 01, PID 0D (SAE J1979), padded as ISO 15765-4
-/// requires.
+/// The question of OBD for the vehicle's speed, as a single frame: service 01, PID 0D (SAE J1979), padded as ISO
+/// 15765-4 requires.
 const ASK_SPEED: [u8; 8] = [0x02, 0x01, 0x0D, 0xCC, 0xCC, 0xCC, 0xCC, 0xCC];
 /// The identifier of OBD's functional requests (ISO 15765-4, 6.3).
 const OBD_REQUEST: CanId = CanId::standard_truncated(0x7DF);

@@ -6,8 +6,8 @@ use connector_hal::can::CanFrame;
 
 use crate::vehicle::tester_traffic::{is_obd_answer_id, is_obd_request_id, is_request, is_response};
 
-/// How long an ECU may still answer an earlier question of the connector, or a channel that was closed: P2* (5 s, ISO
-/// 14229-2) and a margin. Data that an ECU sends periodically end with its session in this time too (S3, 5 s).
+/// How long an ECU may still answer an earlier question of the connector, or a request on a channel that was closed:
+/// P2* (5 s, ISO 14229-2) and a margin. Within this time, the ECU's session (S3, 5 s) and its periodic data end too.
 const LATE_ANSWERS: Duration = Duration::from_secs(6);
 /// How long another tester counts as present: a tester in a session sends TesterPresent at least every 2 s.
 const PRESENT: Duration = Duration::from_secs(3);
@@ -50,8 +50,9 @@ impl OtherTesters {
         self.heard_at.is_some_and(|at| now < at + PRESENT)
     }
 
-    /// Notes a frame of another tester, or of an ECU that answers one. `may_be_channels` is whether a channel may have asked
-    /// for it. Returns whether the frame may be an answer to a channel, or a late one to an earlier question.
+    /// Notes a frame of another tester, or of an ECU that answers another tester. `may_be_channels` says whether the
+    /// frame may answer a channel's request. Returns whether the frame may be such an answer, or a late answer to an
+    /// earlier question.
     pub(super) fn handle_frame(&mut self, now: Instant, frame: &CanFrame, may_be_channels: bool) -> bool {
         if std::mem::take(&mut self.has_closed) {
             self.asked_at = Some(now);
