@@ -107,10 +107,11 @@ def run(ready, api, headers, examples, session):
     """Runs schemathesis against one description; whether it reports faults."""
     description = session.get(ready["api_url"] + f"/sandbox/openapi/{api}.json", timeout=30).json()
     add_examples(description)
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        json.dump(description, file)
-        file.flush()
-        command = [os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", file.name]
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, api + ".json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(description, file)
+        command = [os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", path]
         command += ["--url", ready["api_url"], "--tls-verify", ready["ca_file"]]
         command += ["--header", "Authorization: " + headers["Authorization"]]
         command += ["--checks", ",".join(CHECKS), "--max-examples", str(examples), "--generation-deterministic"]
@@ -118,7 +119,8 @@ def run(ready, api, headers, examples, session):
         command += ["--workers", "1", "--no-color", "--suppress-health-check", "all"]
         foreign = ("ca_bundle", "cert_file", "proxy")
         environment = {name: value for name, value in os.environ.items() if not name.lower().endswith(foreign)}
-        return subprocess.call(command, env=environment) != 0
+        # it leaves a cache in its directory
+        return subprocess.call(command, env=environment, cwd=directory) != 0
 
 
 main()

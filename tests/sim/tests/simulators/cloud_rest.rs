@@ -644,3 +644,24 @@ async fn the_documented_example_of_a_ticket_works_with_the_default_data() {
     }
     assert_eq!(rig.cloud.connector_id, 910_101_043);
 }
+
+#[tokio::test]
+async fn a_refused_request_leaves_its_connection_open_for_the_next_one() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let rig = Rig::start().await;
+    let mut stream = rig.stream().await;
+    // a body that comes after the head, to a method, a path and a resource that refuse without it
+    for line in ["PATCH /v1/connectors", "POST /nowhere", "POST /v1/tickets", "GET /sandbox/v1/tickets"] {
+        let head = format!("{line} HTTP/1.1\r\nhost: sandbox\r\ncontent-length: 100000\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        tokio::task::yield_now().await;
+        stream.write_all(&[b' '; 100_000]).await.unwrap();
+        let mut answer = Vec::new();
+        // each answer is one JSON object
+        while !answer.ends_with(b"}") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{line}: the connection was closed");
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 40"), "{line}");
+    }
+}

@@ -201,6 +201,14 @@ impl Rig {
         self.patch(&token, &path, json!({"transition": transition})).await
     }
 
+    /// A TLS connection to the cloud.
+    pub(crate) async fn stream(&self) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(self.cloud.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let name = ServerName::from(self.cloud.address.ip());
+        TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await.unwrap()
+    }
+
     pub(crate) async fn try_socket(
         &self,
         url: &str,
@@ -215,11 +223,7 @@ impl Rig {
         if let Some(token) = token {
             headers.insert("Authorization", format!("Bearer {token}").parse().unwrap());
         }
-        let stream = TcpStream::connect(self.cloud.address).await?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::from(self.cloud.address.ip());
-        let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await?;
-        let (stream, response) = tokio_tungstenite::client_async(request, stream).await?;
+        let (stream, response) = tokio_tungstenite::client_async(request, self.stream().await).await?;
         if is_relay {
             assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "connector-relay.v1");
         }

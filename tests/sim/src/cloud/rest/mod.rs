@@ -13,8 +13,10 @@ mod problem;
 mod ticket_lifecycle;
 mod token_response;
 
-use axum::extract::DefaultBodyLimit;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
+use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
@@ -59,7 +61,24 @@ pub(crate) fn router(app: App, relay: MethodRouter<App>, portal: MethodRouter<Ap
                 "The resource has no such method.",
             )
         })
+        .layer(axum::middleware::from_fn(read_body))
         .with_state(app)
+}
+
+/// Reads the body before anything answers, but for the upload of a file. Hyper closes a connection whose body was not
+/// read, and a client that is about to send its next request there would lose it.
+async fn read_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    if parts.uri.path().starts_with(own::UPLOADS) {
+        return next.run(Request::from_parts(parts, body)).await;
+    }
+    match axum::body::to_bytes(body, MAX_BODY).await {
+        Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Err(_) => {
+            let detail = format!("The body is longer than {MAX_BODY} bytes, or it broke off.");
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body", "Unusable body", detail).into_response()
+        }
+    }
 }
 
 /// 408: the request, or its body, took too long.

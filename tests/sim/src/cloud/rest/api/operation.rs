@@ -170,12 +170,7 @@ impl Checks {
         Q: DeserializeOwned,
         B: DeserializeOwned,
     {
-        // read the body first: hyper closes a connection whose body was not read, and the client may be sending already
         let (mut parts, body) = request.into_parts();
-        let (mut head, ()) = axum::http::Request::new(()).into_parts();
-        // the limit of the body is among the extensions
-        head.extensions = parts.extensions.clone();
-        let bytes = extract::bytes(Request::from_parts(head, body), &app).await;
         let subject = caller(&app, access, &parts)?;
         let segments = RawPathParams::from_request_parts(&mut parts, &()).await;
         let segments = segments.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
@@ -185,7 +180,8 @@ impl Checks {
         let query = read(self.query.as_ref(), |check| check.typed(pairs))?;
         let body = match &self.body {
             Some(check) => {
-                let value = serde_json::from_slice(&bytes?)
+                let bytes = extract::bytes(Request::from_parts(parts, body), &app).await?;
+                let value = serde_json::from_slice(&bytes)
                     .map_err(|error| ApiError::bad_request(format!("The body is not JSON: {error}.")))?;
                 check.read(value)?
             }

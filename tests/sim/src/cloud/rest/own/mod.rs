@@ -10,6 +10,9 @@ use axum::Router;
 
 use crate::cloud::app::App;
 
+/// The beginning of the addresses of uploads, whose bodies are longer than others.
+pub(super) const UPLOADS: &str = "/sandbox/v1/uploads/";
+
 /// All routes below `/sandbox`.
 pub(super) fn routes() -> Router<App> {
     Router::new()
