@@ -45,10 +45,9 @@ impl PolicyState {
         }
     }
 
-    /// Whether nothing is known and nothing has happened.
+    /// Whether nothing but the voltage is known, and nothing has happened.
     fn is_blank(&self) -> bool {
         self.motion == VehicleMotion::Unknown { moved: None }.name()
-            && self.decivolts.is_none()
             && self.engine == Engine::Unknown
             && self.consent.is_empty()
             && self.asking.is_none()
@@ -79,8 +78,12 @@ impl Reports {
     /// Returns the state if it has to be reported now.
     pub(super) fn poll(&mut self, now: Instant, state: PolicyState) -> Option<PolicyState> {
         let is_due = match &self.0 {
-            // an operator expects nothing to be known
-            None => !state.is_blank(),
+            // an operator expects nothing to be known, and learns the voltage from the connector's status
+            None if state.is_blank() => {
+                self.0 = Some((now, state));
+                return None;
+            }
+            None => true,
             Some((_, last)) if *last == state => false,
             Some((at, last)) => !last.is_alike(&state) || now.saturating_duration_since(*at) >= MIN_INTERVAL,
         };
