@@ -288,9 +288,9 @@ fn an_intact_chain_is_accepted_across_files() {
     let cut = text.match_indices('\n').nth(1).unwrap().0 + 1;
     let wanted = AuditHash::of(text.lines().nth(2).unwrap().as_bytes());
     let mut check = ChainCheck::looking_for(Some(wanted));
-    assert_eq!(check.check_file(text[..cut].as_bytes()), Ok(CheckedAuditFile { lines: 2, torn: 0 }));
+    assert_eq!(check.check_file(&text.as_bytes()[..cut]), Ok(CheckedAuditFile { lines: 2, torn: 0 }));
     assert!(!check.has_found());
-    assert_eq!(check.check_file(text[cut..].as_bytes()), Ok(CheckedAuditFile { lines: 3, torn: 0 }));
+    assert_eq!(check.check_file(&text.as_bytes()[cut..]), Ok(CheckedAuditFile { lines: 3, torn: 0 }));
     assert!(check.has_found());
     assert_eq!(check.head(), Some(AuditHash::of(text.lines().last().unwrap().as_bytes())));
     assert_eq!(wanted.to_string().parse(), Ok(wanted));
