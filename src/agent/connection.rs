@@ -13,7 +13,9 @@ use super::ending::{EndStep, OpenWork};
 use super::setup::Control;
 use super::supervisor::Supervisor;
 use crate::relay::connection::{CloseReason, RelayConnection, VinTrigger};
+use crate::relay::wire::Envelope;
 
+const CONNECTION_CLOSED: &str = "connectionClosed";
 /// How long sending the ECUs back to their default session may take. With [`LEAVE_TIME`] it makes 1.5 s of the two
 /// seconds in which the agent ends.
 const ECU_FAREWELL_TIME: Duration = Duration::from_millis(500);
@@ -59,7 +61,7 @@ impl Supervisor {
 
     /// Sends the connection's text messages, handles the VIN that it has read, and ends it if it has closed.
     pub(super) async fn update_connection(&mut self) {
-        self.send_texts();
+        self.send_texts().await;
         if self.connection.as_mut().is_some_and(|connection| connection.relay.take_returned()) {
             self.handle_device_return();
         }
@@ -85,20 +87,28 @@ impl Supervisor {
     }
 
     /// Sends the connection's texts, as far as the websocket takes them. The connection bounds the rest.
-    fn send_texts(&mut self) {
+    async fn send_texts(&mut self) {
         while (self.socket.takes_text() || !self.socket.is_up())
             && let Some(envelope) =
                 self.connection.as_mut().and_then(|connection| connection.relay.poll_text())
         {
-            self.send(&envelope);
+            self.send_text(envelope).await;
         }
+    }
+
+    /// Sends a text of the connection. Its last one has the head of the audit.
+    async fn send_text(&mut self, mut envelope: Envelope) {
+        if envelope.action == CONNECTION_CLOSED {
+            self.add_audit_head(&mut envelope).await;
+        }
+        self.send(&envelope);
     }
 
     async fn end_connection(&mut self, reason: CloseReason) {
         let Some(mut connection) = self.connection.take() else { return };
-        let closed = connection.closed(reason);
+        let mut closed = connection.closed(reason).envelope();
         while let Some(envelope) = connection.relay.poll_text() {
-            self.send(&envelope);
+            self.send_text(envelope).await;
         }
         if connection.has_been_active() {
             self.power.handle_activity(now());
@@ -107,8 +117,14 @@ impl Supervisor {
         match reason {
             // the reply to `closeConnection` has reported the end
             CloseReason::Closed => {}
-            _ if self.socket.is_up() => self.send(&closed.envelope()),
-            _ => self.unreported_end = Some(closed),
+            _ => {
+                self.add_audit_head(&mut closed).await;
+                if self.socket.is_up() {
+                    self.send(&closed);
+                } else {
+                    self.unreported_end = Some(closed);
+                }
+            }
         }
         // with the ignition off, no ECU is asked only because nothing is known yet
         if self.vehicle.is_known || self.power.ignition() == Some(false) {
@@ -168,9 +184,10 @@ impl Supervisor {
             } else {
                 return_to_default_sessions(&mut connection.relay).await;
             }
-            let closed = connection.closed(reason);
+            let closed = connection.closed(reason).envelope();
             drop(connection);
-            self.send(&closed.envelope());
+            self.policy.with(|policy| policy.handle_closed());
+            self.send_text(closed).await;
         }
         // the end of the process would leave frames in the adapters, and interfaces active
         let departures = self.setup.hardware.departures.clone();

@@ -2,7 +2,7 @@
 //!
 //! 1. waits for the next event of the websocket, the connection, the board, the VIN watch, the background
 //!    requests, the process or the clock, and handles it;
-//! 2. sends the connection's text messages, and closes the connection if it has ended;
+//! 2. sends the connection's text messages, closes the connection if it has ended, and records the policy's audit;
 //! 3. checks ignition and supply voltage;
 //! 4. shows the state on the LED.
 //!
@@ -78,6 +78,7 @@ impl Supervisor {
                 LoopEvent::Deadline => self.handle_deadline(),
             }
             self.update_connection().await;
+            self.record_audit();
             if self.update_power().await {
                 return self.sleep(control).await;
             }
@@ -189,7 +190,7 @@ impl Supervisor {
             connection.relay.handle_link_back(now());
         }
         if let Some(closed) = self.unreported_end.take() {
-            self.send(&closed.envelope());
+            self.send(&closed);
         }
         if std::mem::take(&mut self.attention.is_unsent) {
             self.send_call();

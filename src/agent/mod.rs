@@ -13,10 +13,13 @@
 //! | `board` | ignition, supply voltage, button |
 //! | `reporting` | when to report the state to the cloud |
 //! | `power`, `sleep` | when to sleep and when to wake |
+//! | `auditing`, `audit_log` | what the policy has refused and allowed, in the state directory |
 //! | `background` | requests to the cloud that run beside the loop |
 //! | `vin_watch` | the task that reads the VIN |
 
 mod active_connection;
+mod audit_log;
+mod auditing;
 mod background;
 mod board;
 mod connection;
@@ -42,6 +45,7 @@ mod waiting;
 use connector_hal::clock::now;
 use tokio::sync::mpsc;
 
+pub(crate) use audit_log::{audit_files, read_audit_file};
 use event_loop::{RunEnd, Woken};
 pub(crate) use notify::Notifier;
 use supervisor::Supervisor;
@@ -52,6 +56,9 @@ pub use setup::{Control, Setup, SetupError};
 /// Runs the agent until it receives a [`Control`], and returns that control.
 pub async fn run(mut setup: Setup, control: &mut mpsc::Receiver<Control>) -> Result<Control, SetupError> {
     let mut notifier = Notifier::from_environment(now());
+    if setup.config.connector.state_directory.is_none() {
+        tracing::info!("no state directory: refusals, consent and programming are not recorded");
+    }
     let (mut start, mut kept_vin) = (WatchStart::Ordinary, None);
     loop {
         match Supervisor::new(setup, notifier, start, kept_vin)?.run(control).await {

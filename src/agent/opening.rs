@@ -101,7 +101,12 @@ impl Supervisor {
             policy: self.policy.clone(),
         };
         tracing::info!(connection_uuid = %open.connection_uuid, "connection opened");
-        self.policy.with(|policy| policy.handle_opened(now(), open.ticket_id.is_some(), open.unattended));
+        let ticket =
+            open.ticket_id.as_ref().map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
+        self.policy.with(|policy| {
+            policy.announce_connection(open.connection_uuid, ticket.as_deref());
+            policy.handle_opened(now(), open.ticket_id.is_some(), open.unattended);
+        });
         let mut relay = RelayConnection::new(settings, now());
         relay.handle_ignition(now(), self.power.ignition());
         relay.handle_voltage(now(), self.setup.board.voltage());

@@ -10,6 +10,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::active_connection::ActiveConnection;
+use super::audit_log::AuditLog;
 use super::background::Background;
 use super::ending::Ending;
 use super::kept_vin::{KeptVin, VinStore};
@@ -28,7 +29,7 @@ use crate::cloud::rest::Rest;
 use crate::cloud::websocket::{CloudSocket, OutgoingMessage, SocketSettings};
 use crate::cloud::{Cloud, CloudStatus};
 use crate::policy::{Policy, SharedPolicy};
-use crate::relay::wire::{ConnectionClosed, Envelope};
+use crate::relay::wire::Envelope;
 use crate::vehicle::wake_watch::WakeWatch;
 
 /// The mechanic's call for attention.
@@ -57,7 +58,7 @@ pub(super) struct Supervisor {
     pub(super) vehicle: Vehicle,
     pub(super) connection: Option<ActiveConnection>,
     /// A connection that ended while the websocket was down: the cloud does not know yet.
-    pub(super) unreported_end: Option<ConnectionClosed>,
+    pub(super) unreported_end: Option<Envelope>,
     pub(super) waiting_for_vin: VinWaiters,
     pub(super) power: PowerEvents,
     pub(super) ignition_watch: WakeWatch,
@@ -67,6 +68,7 @@ pub(super) struct Supervisor {
     pub(super) ending: Ending,
     /// What may be sent to the vehicle.
     pub(super) policy: SharedPolicy,
+    pub(super) audit: AuditLog,
     pub(super) poll_order: PollOrder,
     pub(super) shown_led: Option<Led>,
     pub(super) reporting: Reporting,
@@ -99,6 +101,7 @@ impl Supervisor {
         ignition_watch.handle_ignition(ignition);
         Ok(Self {
             policy,
+            audit: AuditLog::new(config),
             power: PowerEvents::new(config.power, ignition, now()),
             setup,
             rng,

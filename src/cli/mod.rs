@@ -1,5 +1,6 @@
-//! The command line: `connector-agent run|vin|scan|check|policy`.
+//! The command line: `connector-agent run|vin|scan|check|policy|audit`.
 
+mod audit;
 mod buses;
 mod check;
 mod core_dump;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use self::audit::AuditArgs;
 use self::policy::PolicyArgs;
 use self::scan::ScanArgs;
 use self::vin::VinArgs;
@@ -65,6 +67,8 @@ enum CliCommand {
     Check,
     /// Explain what may be sent to the vehicle, and when
     Policy(PolicyArgs),
+    /// Check or print the record of refusals, consent and programming
+    Audit(AuditArgs),
 }
 
 /// How long the process waits at its end until its addresses on the vehicle's network are gone: ten times as long as
@@ -98,6 +102,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             CliCommand::Scan(args) => scan::run(&args, &cli.config, format).await,
             CliCommand::Check => check::run(&cli.config),
             CliCommand::Policy(args) => policy::run(&args, &cli.config),
+            CliCommand::Audit(args) => audit::run(&args, &cli.config),
         }
     });
     // a thread that hangs in a device must not keep the process alive

@@ -98,7 +98,7 @@ pub(crate) fn write(directory: &Path, file: &str, text: &[u8]) -> Result<(), Sta
 }
 
 /// Creates the directory if it does not exist.
-fn create_directory(path: &Path) -> Result<(), StateFileError> {
+pub(crate) fn create_directory(path: &Path) -> Result<(), StateFileError> {
     let failed = |source| StateFileError::Directory { path: path.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
 }

@@ -27,6 +27,18 @@ pub enum ConsentEvent {
     Ended(Class),
 }
 
+impl ConsentEvent {
+    /// The class that the event is about; `None` for all classes.
+    pub(super) const fn class(self) -> Option<Class> {
+        match self {
+            Self::Asked(class) | Self::Given(class) | Self::Unanswered(class) | Self::Ended(class) => {
+                Some(class)
+            }
+            Self::Revoked => None,
+        }
+    }
+}
+
 /// Why the person at the vehicle cannot be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CannotAsk {
@@ -62,6 +74,8 @@ pub(super) struct Consent {
     ignition: Option<bool>,
     vin: Option<String>,
     events: Vec<ConsentEvent>,
+    /// The events that the audit has not seen, and what gave consent.
+    unaudited: Vec<(ConsentEvent, Option<ConsentGiver>)>,
 }
 
 impl Consent {
@@ -78,6 +92,7 @@ impl Consent {
             ignition: None,
             vin: None,
             events: Vec::new(),
+            unaudited: Vec::new(),
         }
     }
 
@@ -92,7 +107,7 @@ impl Consent {
         self.is_open = true;
         if unattended && self.settings.by.contains(&ConsentGiver::Ticket) {
             for class in self.settings.unattended.clone() {
-                self.give(now, class);
+                self.give(now, class, Some(ConsentGiver::Ticket));
             }
         }
     }
@@ -145,7 +160,7 @@ impl Consent {
         }
         let until = now + self.settings.ask();
         self.asking = Some(Asking { class, since: now, until });
-        self.events.push(ConsentEvent::Asked(class));
+        self.report(ConsentEvent::Asked(class));
         Ok(self.settings.ask())
     }
 
@@ -184,7 +199,7 @@ impl Consent {
         match self.asking {
             Some(asking) if began >= asking.since + READ_FIRST => {
                 self.asking = None;
-                self.give(now, asking.class);
+                self.give(now, asking.class, Some(ConsentGiver::Button));
                 true
             }
             Some(_) => true,
@@ -201,19 +216,19 @@ impl Consent {
         self.given.clear();
         // one report for one press
         self.is_open = false;
-        self.events.push(ConsentEvent::Revoked);
+        self.report(ConsentEvent::Revoked);
         true
     }
 
-    pub(super) fn give(&mut self, now: Instant, class: Class) {
+    pub(super) fn give(&mut self, now: Instant, class: Class, by: Option<ConsentGiver>) {
         self.given.retain(|(given, _)| *given != class);
         self.given.push((class, now + self.settings.ttl()));
-        self.events.push(ConsentEvent::Given(class));
+        self.report_by(ConsentEvent::Given(class), by);
     }
 
     fn end_all(&mut self) {
         for (class, _) in std::mem::take(&mut self.given) {
-            self.events.push(ConsentEvent::Ended(class));
+            self.report(ConsentEvent::Ended(class));
         }
     }
 
@@ -226,16 +241,12 @@ impl Consent {
             && asking.until <= now
         {
             self.asking = None;
-            self.events.push(ConsentEvent::Unanswered(asking.class));
+            self.report(ConsentEvent::Unanswered(asking.class));
         }
-        let events = &mut self.events;
-        self.given.retain(|(class, until)| {
-            let holds = *until > now;
-            if !holds {
-                events.push(ConsentEvent::Ended(*class));
-            }
-            holds
-        });
+        while let Some(index) = self.given.iter().position(|(_, until)| *until <= now) {
+            let (class, _) = self.given.remove(index);
+            self.report(ConsentEvent::Ended(class));
+        }
     }
 
     /// The next moment at which [`Self::handle_timeout`] has something to do.
@@ -244,6 +255,25 @@ impl Consent {
         let asking = self.asking.map(|asking| asking.until);
         let given = self.given.iter().map(|(_, until)| *until).min();
         press.into_iter().chain(asking).chain(given).min()
+    }
+
+    fn report(&mut self, event: ConsentEvent) {
+        self.report_by(event, None);
+    }
+
+    fn report_by(&mut self, event: ConsentEvent, by: Option<ConsentGiver>) {
+        self.events.push(event);
+        self.unaudited.push((event, by));
+    }
+
+    /// Whether [`Self::poll_unaudited`] has an event.
+    pub(super) fn has_unaudited(&self) -> bool {
+        !self.unaudited.is_empty()
+    }
+
+    /// Returns the next event for the audit. The policy takes each soon after it has happened.
+    pub(super) fn poll_unaudited(&mut self) -> Option<(ConsentEvent, Option<ConsentGiver>)> {
+        (!self.unaudited.is_empty()).then(|| self.unaudited.remove(0))
     }
 
     /// Returns the next event.

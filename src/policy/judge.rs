@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use connector_hal::can::CanFrame;
 
+use super::audit::RequestParts;
 use super::class::{Class, Condition, Mode, Unknown};
 use super::facts::{Engine, VehicleMotion};
 use super::frames::FrameMeaning;
@@ -23,6 +24,7 @@ impl Policy {
         let refusal = verdict.refusal().copied()?;
         self.refused += 1;
         self.log(now, &refusal);
+        self.audit_refusal(now, stage, intent, &refusal);
         (self.settings.mode == Mode::Enforce).then_some(refusal)
     }
 
@@ -75,6 +77,7 @@ impl Policy {
     fn handle_sent(&mut self, now: Instant, intent: &Intent<'_>, request: &[u8]) {
         self.transfers.handle_sent(now, intent.bus.index, intent.target, request);
         self.controls.handle_sent(intent.bus.index, intent.target, request);
+        self.audit_sent(now, intent, request);
     }
 
     fn judge_request(&mut self, now: Instant, intent: &Intent<'_>, request: &[u8]) -> Verdict {
@@ -125,6 +128,13 @@ impl Policy {
                 }),
             };
             if !verdict.is_allowed() {
+                self.audit.in_frame = match meaning {
+                    FrameMeaning::Request { extended, data } => {
+                        let target = IntentTarget::Can { id: frame.id(), extended };
+                        Some((target, RequestParts::of(target, data)))
+                    }
+                    _ => None,
+                };
                 break;
             }
         }

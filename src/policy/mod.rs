@@ -7,6 +7,8 @@
 //!
 //! A verdict never waits. An operator whose intent was refused may try again when the facts have changed.
 
+pub mod audit;
+mod auditing;
 mod class;
 mod consent;
 mod controls;
@@ -44,6 +46,7 @@ pub use shared::{BusPolicy, ChannelPolicy, SharedPolicy};
 pub use state::PolicyState;
 pub use verdict::{PolicyRefusal, RuleNumber, Verdict, Why};
 
+use audit::Audit;
 use consent::Consent;
 use controls::Controls;
 use facts::Facts;
@@ -84,6 +87,7 @@ pub struct Policy {
     refused: u64,
     logged: Option<(Instant, &'static str)>,
     reports: Reports,
+    audit: Audit,
 }
 
 impl Policy {
@@ -113,6 +117,7 @@ impl Policy {
             refused: 0,
             logged: None,
             reports: Reports::default(),
+            audit: Audit::default(),
             settings,
         }
     }
@@ -131,13 +136,17 @@ impl Policy {
     /// Handles a new connection of an operator. `unattended` says that its ticket confirms unattended service.
     pub fn handle_opened(&mut self, now: Instant, has_ticket: bool, unattended: bool) {
         self.handle_closed();
+        self.update_audit(now);
+        self.audit.connection = self.audit.next.take();
         self.has_ticket = has_ticket;
         self.consent.handle_opened(now, unattended);
+        self.update_audit(now);
     }
 
     /// Handles the end of the connection: consents, transfers and controls end with it.
     pub fn handle_closed(&mut self) {
         self.consent.handle_closed();
+        self.audit.is_closing = true;
         self.arrived.clear();
         self.sent.clear();
         self.transfers.clear();
@@ -187,6 +196,7 @@ impl Policy {
     /// Handles a chain of requests that broke, or a channel that closed: the ECU's transfer is over.
     pub fn handle_transfer_ended(&mut self, bus: usize, target: IntentTarget) {
         self.transfers.handle_ended(bus, target);
+        self.audit.handle_broken(bus, target);
     }
 
     /// Handles a speed that the vehicle reported when asked, in km/h.
@@ -233,7 +243,7 @@ impl Policy {
 
     /// Handles consent that was given by other means than button and ticket: as an assumption, to explain the policy.
     pub fn handle_consent(&mut self, now: Instant, class: Class) {
-        self.consent.give(now, class);
+        self.consent.give(now, class, None);
     }
 
     /// The class for which the person at the vehicle is being asked, for LED and buzzer.
@@ -245,13 +255,14 @@ impl Policy {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.consent.handle_timeout(now);
         self.check_motion(now);
+        self.update_audit(now);
     }
 
     /// The next moment at which [`Self::handle_timeout`] or [`Self::poll_state`] has something to do.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let consent = self.consent.poll_timeout();
         let facts = self.facts.next_change(now);
-        consent.into_iter().chain(facts).min()
+        consent.into_iter().chain(facts).chain(self.audit.poll_timeout()).min()
     }
 
     /// Returns the next event of consent.

@@ -66,7 +66,7 @@ impl PolicyState {
 
 /// The nearest whole number.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "limited to the range before")]
-fn to_number(value: f32) -> u16 {
+pub(super) fn to_number(value: f32) -> u16 {
     value.round().clamp(0.0, f32::from(u16::MAX)) as u16
 }
 

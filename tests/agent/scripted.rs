@@ -163,13 +163,13 @@ impl Websocket {
         soon("a status", next).await
     }
 
-    /// The next text that is not a status.
+    /// The next text that is not a status of the connector or of its policy.
     pub(super) async fn hear(&mut self) -> Value {
         let next = async {
             loop {
                 let Message::Text(text) = self.0.next().await.unwrap().unwrap() else { continue };
                 let envelope: Value = serde_json::from_str(&text).unwrap();
-                if envelope["action"] != "connectorStatusUpdate" {
+                if envelope["action"] != "connectorStatusUpdate" && envelope["action"] != "policyState" {
                     return envelope;
                 }
             }
