@@ -77,6 +77,7 @@ impl Supervisor {
                 LoopEvent::Control(control) => self.handle_control(control),
                 LoopEvent::Deadline => self.handle_deadline(),
             }
+            self.update_consent();
             self.update_connection().await;
             if self.update_power().await {
                 return self.sleep(control).await;
@@ -149,6 +150,8 @@ impl Supervisor {
             self.notifier.poll_timeout(),
             self.power.poll_timeout(),
             self.ending.poll_timeout(self.open_work()),
+            self.buzzer.poll_timeout(),
+            self.consent_due(),
         ];
         self.deadline.set(deadlines.into_iter().flatten().min());
         self.deadline.poll_expired(cx).map(|()| LoopEvent::Deadline)

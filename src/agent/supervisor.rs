@@ -13,7 +13,7 @@ use super::active_connection::ActiveConnection;
 use super::background::Background;
 use super::ending::Ending;
 use super::kept_vin::{KeptVin, VinStore};
-use super::led::Indication;
+use super::led::{Buzzer, Indication};
 use super::messages::{StatusUpdate, bounded_text, whole_milliseconds};
 use super::notify::Notifier;
 use super::power::PowerEvents;
@@ -38,6 +38,8 @@ pub(super) struct Attention {
     pub(super) is_calling: bool,
     /// The websocket was down when the button was pressed.
     pub(super) is_unsent: bool,
+    /// The button is pressed.
+    pub(super) is_pressed: bool,
 }
 
 /// The order in which the event sources are polled.
@@ -69,6 +71,7 @@ pub(super) struct Supervisor {
     pub(super) policy: SharedPolicy,
     pub(super) poll_order: PollOrder,
     pub(super) shown_led: Option<Led>,
+    pub(super) buzzer: Buzzer,
     pub(super) reporting: Reporting,
     pub(super) deadline: Deadline,
     pub(super) notifier: Notifier,
@@ -115,6 +118,7 @@ impl Supervisor {
             ending: Ending::default(),
             poll_order: PollOrder::default(),
             shown_led: None,
+            buzzer: Buzzer::default(),
             reporting: Reporting::new(now()),
             deadline: Deadline::new(TimerKind::Runtime),
             notifier,
@@ -160,10 +164,12 @@ impl Supervisor {
         self.send(&Envelope::new("connectorStatusUpdate", &update));
     }
 
-    /// Shows the agent's state on the LED and to the service manager, if it has changed.
+    /// Shows the agent's state on LED and buzzer and to the service manager, if it has changed.
     pub(super) fn show_state(&mut self) {
+        let asks_for_consent = self.policy.with(|policy| policy.asking()).is_some();
         let indication = Indication {
             calls_for_attention: self.attention.is_calling,
+            asks_for_consent,
             has_operator: self.connection.is_some(),
             cloud: self.cloud_status.state(),
         };
@@ -171,6 +177,9 @@ impl Supervisor {
         if self.shown_led.replace(led) != Some(led) {
             self.setup.board.set_led(led);
             self.notifier.report_status(indication);
+        }
+        if let Some(on) = self.buzzer.poll(now(), indication) {
+            self.setup.board.set_buzzer(on);
         }
     }
 }
