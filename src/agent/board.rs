@@ -85,6 +85,7 @@ impl Supervisor {
 
     async fn handle_ignition(&mut self, ignition: Option<bool>) {
         tracing::info!(?ignition, "the ignition changed");
+        self.policy.with(|policy| policy.handle_ignition(ignition));
         if let Some(connection) = &mut self.connection {
             connection.relay.handle_ignition(now(), ignition);
         }

@@ -6,6 +6,7 @@ use connector_hal::clock::now;
 
 use super::supervisor::Supervisor;
 use crate::policy::{ConsentEvent, Policy};
+use crate::protocol::vin::Vin;
 use crate::relay::connection::CloseReason;
 
 impl Supervisor {
@@ -31,6 +32,14 @@ impl Supervisor {
             }
         }
         has_changed
+    }
+
+    /// Reports the vehicle's VIN to the policy, and whether the vehicle has confirmed the connection's.
+    pub(super) fn report_vin_to_policy(&self) {
+        let is_confirmed =
+            self.connection.as_ref().is_some_and(|connection| connection.relay.is_vin_confirmed());
+        let vin = self.vehicle.vin.as_ref().map(Vin::as_str);
+        self.policy.with(|policy| policy.handle_vin(vin, is_confirmed));
     }
 
     /// When [`Supervisor::update_consent`] is due without another event.

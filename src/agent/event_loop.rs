@@ -228,6 +228,8 @@ impl Supervisor {
             connection.relay.handle_timeout(now);
         }
         let voltage = self.setup.board.voltage();
+        // also without a connection: a voltage that was low suffices again only after some time
+        self.policy.with(|policy| policy.handle_voltage(now, voltage));
         if self.reporting.poll_report(now, voltage) {
             self.report_status();
         }

@@ -98,7 +98,8 @@ impl Supervisor {
         let watch = VinWatch::spawn(setup.hardware.clone(), config.vin_settings(), ignition, start);
         let mut ignition_watch = WakeWatch::new(Duration::MAX, now());
         ignition_watch.handle_ignition(ignition);
-        let policy = Policy::new(config.policy.clone(), config.board.button.is_some());
+        let mut policy = Policy::new(config.policy.clone(), config.board.button.is_some());
+        policy.handle_ignition(ignition);
         Ok(Self {
             policy: SharedPolicy::new(policy),
             power: PowerEvents::new(config.power, ignition, now()),
