@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod consent;
 mod doip;
 mod ending;
 mod fd;
@@ -12,6 +13,7 @@ mod limits;
 mod memory;
 mod operator_gone;
 mod packaging;
+mod paused;
 mod power;
 mod scripted;
 mod session;
