@@ -14,7 +14,7 @@ pub struct BoardConfig {
     /// Terminal 15.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ignition: Option<InputConfig>,
-    /// The button that requests attention.
+    /// The button, by which the person at the vehicle calls for attention, or answers a request for consent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub button: Option<InputConfig>,
     /// The LED.
