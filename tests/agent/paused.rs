@@ -72,7 +72,8 @@ impl Paused {
             config.board = BoardConfig { button: has_button.then_some(button), ..BoardConfig::default() };
             config.policy = serde_json::from_value(policy).unwrap();
         };
-        let rig = Rig::start_on(&bus, AgentSettings::default(), change).await;
+        let settings = AgentSettings { runtime_time: true, ..AgentSettings::default() };
+        let rig = Rig::start_on(&bus, settings, change).await;
         let (websocket, _) = rig.online().await;
         let uuid = Uuid::nil();
         Self {

@@ -37,6 +37,8 @@ pub struct AgentSettings {
     pub adapter: Option<watch::Receiver<bool>>,
     /// Whether the CAN adapter supports CAN FD.
     pub fd: bool,
+    /// Whether everything uses the runtime's clock, which a test may have paused.
+    pub runtime_time: bool,
     /// The policy, in place of the default one.
     pub policy: Option<PolicySettings>,
     /// Whether the board has terminal 15 and voltage.
@@ -171,8 +173,8 @@ impl TestAgent {
                     })
                 })
             })
-            .terminal15()
-            .build();
+            .terminal15();
+        let hardware = if settings.runtime_time { hardware.runtime_time() } else { hardware }.build();
         let setup = Setup {
             pincode: Pincode::new(pincode).unwrap(),
             hardware,

@@ -252,8 +252,8 @@ impl Relay {
         if let (Some(vin), Some(message)) = (&self.plan.vin, message.as_object_mut()) {
             message.insert("vin".to_owned(), json!(vin));
         }
-        if self.plan.unattended {
-            message["unattended"] = json!(true);
+        if let (true, Some(message)) = (self.plan.unattended, message.as_object_mut()) {
+            message.insert("unattended".to_owned(), json!(true));
         }
         message
     }
