@@ -37,7 +37,7 @@ pub enum CannotAsk {
     #[error("no connection is open")]
     NoConnection,
     /// The person was asked before, or is being asked for another class.
-    #[error("the person at the vehicle was asked before")]
+    #[error("the person at the vehicle is being asked for another class, or was asked before")]
     AskedBefore,
 }
 

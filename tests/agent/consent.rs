@@ -171,6 +171,17 @@ async fn a_device_without_a_button_answers_a_request_for_consent_with_501() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_one_class_is_asked_for_a_request_for_another_one_is_busy() {
+    let mut paused = opened().await;
+    paused.asks().await;
+    let busy = paused.ask("requestConsent", json!({"class": "programming"})).await;
+    assert_eq!(busy["message"]["type"], "/problems/busy", "{busy}");
+    paused.pass(SECOND).await;
+    let again = paused.asks().await;
+    assert_eq!(again["message"]["seconds"], 119, "the same class keeps its time: {again}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn connection_opened_and_the_status_name_the_policy() {
     let mut paused = Paused::start(true, consent_needed()).await;
     paused.rig.agent.board.set_voltage(Some(12.1));
