@@ -1,4 +1,4 @@
-//! The board: ignition, supply voltage, and the button of the call for attention.
+//! The board: ignition, supply voltage, and the button of the call for attention and of consent.
 
 use connector_hal::board::BoardEvent;
 use connector_hal::clock::now;
@@ -9,8 +9,9 @@ use super::messages::CallForAttention;
 use super::power::{PowerEvent, WakeCause, WakeCauses};
 use super::setup::Control;
 use super::sleep::{SleepEnd, Sleeper};
-use super::supervisor::{Attention, Supervisor};
+use super::supervisor::Supervisor;
 use super::vin_watch::WatchStart;
+use crate::policy::Policy;
 use crate::relay::connection::{CloseReason, VinTrigger};
 use crate::relay::wire::Envelope;
 
@@ -18,18 +19,34 @@ impl Supervisor {
     pub(super) fn handle_board(&mut self, event: BoardEvent) {
         match event {
             BoardEvent::Ignition(ignition) => self.power.handle_ignition(now(), ignition),
-            BoardEvent::Button if self.attention.is_calling => {
-                self.end_call();
-                self.background.dismiss_call_for_attention();
+            BoardEvent::Button(Some(is_pressed)) => self.handle_button(is_pressed),
+            BoardEvent::Button(None) => {
+                self.attention.is_pressed = false;
+                self.policy.with(Policy::handle_button_lost);
             }
-            BoardEvent::Button => self.start_call(),
+        }
+    }
+
+    /// A press that belongs to consent does nothing else. Any other one starts or ends a call for attention, when the
+    /// button is released: a long press, which revokes consent, would begin with a call otherwise.
+    fn handle_button(&mut self, is_pressed: bool) {
+        let is_answer = self.policy.with(|policy| policy.handle_button(now(), is_pressed));
+        // the press that woke the agent began before
+        let ends_press = std::mem::replace(&mut self.attention.is_pressed, is_pressed) && !is_pressed;
+        if !ends_press || is_answer {
+            return;
+        }
+        if self.attention.is_calling {
+            self.end_call();
+            self.background.dismiss_call_for_attention();
+        } else {
+            self.start_call();
         }
     }
 
     fn start_call(&mut self) {
         tracing::info!("the button was pressed: calling for attention");
         self.attention.is_calling = true;
-        self.setup.board.set_buzzer(true);
         if self.socket.is_up() { self.send_call() } else { self.attention.is_unsent = true }
     }
 
@@ -39,8 +56,8 @@ impl Supervisor {
     }
 
     pub(super) fn end_call(&mut self) {
-        self.attention = Attention::default();
-        self.setup.board.set_buzzer(false);
+        self.attention.is_calling = false;
+        self.attention.is_unsent = false;
     }
 
     /// Checks ignition and supply voltage. Returns whether it is time to sleep.
@@ -68,6 +85,7 @@ impl Supervisor {
 
     async fn handle_ignition(&mut self, ignition: Option<bool>) {
         tracing::info!(?ignition, "the ignition changed");
+        self.policy.with(|policy| policy.handle_ignition(ignition));
         if let Some(connection) = &mut self.connection {
             connection.relay.handle_ignition(now(), ignition);
         }

@@ -77,6 +77,7 @@ impl Supervisor {
                 LoopEvent::Control(control) => self.handle_control(control),
                 LoopEvent::Deadline => self.handle_deadline(),
             }
+            self.update_consent();
             self.update_connection().await;
             self.record_audit();
             if self.update_power().await {
@@ -150,6 +151,8 @@ impl Supervisor {
             self.notifier.poll_timeout(),
             self.power.poll_timeout(),
             self.ending.poll_timeout(self.open_work()),
+            self.buzzer.poll_timeout(),
+            self.consent_due(),
         ];
         self.deadline.set(deadlines.into_iter().flatten().min());
         self.deadline.poll_expired(cx).map(|()| LoopEvent::Deadline)
@@ -226,6 +229,8 @@ impl Supervisor {
             connection.relay.handle_timeout(now);
         }
         let voltage = self.setup.board.voltage();
+        // also without a connection: a voltage that was low suffices again only after some time
+        self.policy.with(|policy| policy.handle_voltage(now, voltage));
         if self.reporting.poll_report(now, voltage) {
             self.report_status();
         }

@@ -11,6 +11,8 @@
 //! | `vin`, `vehicle`, `kept_vin` | the times and consequences of reading the VIN, and the VIN from before a restart |
 //! | `return_pauses` | when to read the VIN after a device has returned |
 //! | `board` | ignition, supply voltage, button |
+//! | `consent` | what the person at the vehicle answers, and the facts of the policy |
+//! | `led` | the patterns of LED and buzzer |
 //! | `reporting` | when to report the state to the cloud |
 //! | `power`, `sleep` | when to sleep and when to wake |
 //! | `auditing`, `audit_log` | what the policy has refused and allowed, in the state directory |
@@ -23,6 +25,7 @@ mod auditing;
 mod background;
 mod board;
 mod connection;
+mod consent;
 mod ending;
 mod event_loop;
 mod kept_vin;

@@ -111,6 +111,7 @@ impl Supervisor {
         relay.handle_ignition(now(), self.power.ignition());
         relay.handle_voltage(now(), self.setup.board.voltage());
         self.connection = Some(ActiveConnection::new(relay, self.vehicle.vin, open));
+        self.report_vin_to_policy();
     }
 
     /// An `openConnection` for this UUID that waits for the VIN.

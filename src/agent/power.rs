@@ -38,7 +38,7 @@ pub(super) struct PowerEvents {
     /// The apparent state of the ignition, and when it counts as stable.
     bouncing: Option<(Option<bool>, Instant)>,
     sample_at: Option<Instant>,
-    /// An operator's connection is open, which needs the voltage while the ignition is unknown.
+    /// An operator's connection is open: the policy needs the voltage, and TesterPresent while the ignition is unknown.
     is_connected: bool,
     /// Since when the voltage has been too low, with the ignition off and no PDU relayed.
     idle_since: Option<Instant>,
@@ -83,7 +83,7 @@ impl PowerEvents {
 
     /// Whether the voltage decides about anything.
     fn is_sampling(&self) -> bool {
-        self.config.sleep_below.is_some() || self.is_connected && self.ignition.is_none()
+        self.config.sleep_below.is_some() || self.is_connected
     }
 
     /// Whether [`PowerEvents::handle_voltage`] is due.
@@ -240,15 +240,15 @@ mod tests {
     }
 
     #[test]
-    fn the_voltage_is_measured_during_a_connection_while_the_ignition_is_unknown() {
-        for (ignition, is_measured) in [(None, true), (Some(false), false), (Some(true), false)] {
+    fn the_voltage_is_measured_every_second_during_a_connection() {
+        for ignition in [None, Some(false), Some(true)] {
             let now = Instant::now();
             let mut watch = PowerEvents::new(PowerConfig::default(), ignition, now);
             watch.handle_connection(now, true);
-            assert_eq!(watch.wants_voltage(now), is_measured);
+            assert!(watch.wants_voltage(now));
             watch.handle_voltage(now, Some(12.0));
             watch.handle_connection(now + SECOND / 2, true);
-            assert_eq!(watch.poll_timeout(), is_measured.then(|| now + SECOND));
+            assert_eq!(watch.poll_timeout(), Some(now + SECOND));
             watch.handle_connection(now, false);
             assert_eq!(watch.poll_timeout(), None);
         }

@@ -67,7 +67,8 @@ impl Sleeper<'_> {
             let cause = match event {
                 BoardEvent::Ignition(ignition) => self.causes.handle_ignition(ignition),
                 // a mechanic at the vehicle wants attention
-                BoardEvent::Button => Some(WakeCause::Button),
+                BoardEvent::Button(Some(true)) => Some(WakeCause::Button),
+                BoardEvent::Button(_) => None,
             };
             if cause.is_some() {
                 return cause;

@@ -14,7 +14,7 @@ use super::audit_log::AuditLog;
 use super::background::Background;
 use super::ending::Ending;
 use super::kept_vin::{KeptVin, VinStore};
-use super::led::Indication;
+use super::led::{Buzzer, Indication};
 use super::messages::{StatusUpdate, bounded_text, whole_milliseconds};
 use super::notify::Notifier;
 use super::power::PowerEvents;
@@ -39,6 +39,8 @@ pub(super) struct Attention {
     pub(super) is_calling: bool,
     /// The websocket was down when the button was pressed.
     pub(super) is_unsent: bool,
+    /// The button is pressed.
+    pub(super) is_pressed: bool,
 }
 
 /// The order in which the event sources are polled.
@@ -71,6 +73,7 @@ pub(super) struct Supervisor {
     pub(super) audit: AuditLog,
     pub(super) poll_order: PollOrder,
     pub(super) shown_led: Option<Led>,
+    pub(super) buzzer: Buzzer,
     pub(super) reporting: Reporting,
     pub(super) deadline: Deadline,
     pub(super) notifier: Notifier,
@@ -99,6 +102,7 @@ impl Supervisor {
         let watch = VinWatch::spawn(hardware, config.vin_settings(), policy.clone(), ignition, start);
         let mut ignition_watch = WakeWatch::new(Duration::MAX, now());
         ignition_watch.handle_ignition(ignition);
+        policy.with(|policy| policy.handle_ignition(ignition));
         Ok(Self {
             policy,
             audit: AuditLog::new(config),
@@ -119,6 +123,7 @@ impl Supervisor {
             ending: Ending::default(),
             poll_order: PollOrder::default(),
             shown_led: None,
+            buzzer: Buzzer::default(),
             reporting: Reporting::new(now()),
             deadline: Deadline::new(TimerKind::Runtime),
             notifier,
@@ -164,10 +169,12 @@ impl Supervisor {
         self.send(&Envelope::new("connectorStatusUpdate", &update));
     }
 
-    /// Shows the agent's state on the LED and to the service manager, if it has changed.
+    /// Shows the agent's state on LED and buzzer and to the service manager, if it has changed.
     pub(super) fn show_state(&mut self) {
+        let asks_for_consent = self.policy.with(|policy| policy.asking()).is_some();
         let indication = Indication {
             calls_for_attention: self.attention.is_calling,
+            asks_for_consent,
             has_operator: self.connection.is_some(),
             cloud: self.cloud_status.state(),
         };
@@ -175,6 +182,9 @@ impl Supervisor {
         if self.shown_led.replace(led) != Some(led) {
             self.setup.board.set_led(led);
             self.notifier.report_status(indication);
+        }
+        if let Some(on) = self.buzzer.poll(now(), indication) {
+            self.setup.board.set_buzzer(on);
         }
     }
 }

@@ -39,6 +39,8 @@ impl Supervisor {
     pub(super) fn handle_device_return(&mut self) {
         self.vehicle.handle_doubt(Doubt::Likely);
         self.returns.handle_return();
+        // not confirmed until it is read again
+        self.report_vin_to_policy();
     }
 
     /// The VIN has been read, with or without success.
@@ -63,6 +65,7 @@ impl Supervisor {
                 None => connection.relay.handle_no_vin(now()),
             }
         }
+        self.report_vin_to_policy();
         if !was_known || before != self.vehicle.report(now()).0 {
             self.report_status();
         }

@@ -38,6 +38,18 @@ impl Class {
             Self::Scan => "scan",
         }
     }
+
+    /// The act in words, as the object of a sentence.
+    pub const fn act(self) -> &'static str {
+        match self {
+            Self::Read => "reading",
+            Self::Session => "changing the session",
+            Self::Intrusive => "changing what an ECU stores or does",
+            Self::Programming => "programming an ECU",
+            Self::Bus => "raw frames that are no diagnostics",
+            Self::Scan => "a search for all ECUs",
+        }
+    }
 }
 
 impl fmt::Display for Class {

@@ -49,8 +49,16 @@ pub enum CannotAsk {
     #[error("no connection is open")]
     NoConnection,
     /// The person was asked before, or is being asked for another class.
-    #[error("the person at the vehicle was asked before")]
+    #[error("the person at the vehicle is being asked for another class, or was asked before")]
     AskedBefore,
+}
+
+/// A press of the button that has not ended.
+#[derive(Debug, Clone, Copy)]
+struct Press {
+    began: Instant,
+    /// The press belongs to consent, and to nothing else.
+    is_answer: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +78,7 @@ pub(super) struct Consent {
     given: Vec<(Class, Instant)>,
     /// The classes for which the person was asked because of a refusal.
     asked_first: Vec<Class>,
-    pressed_since: Option<Instant>,
+    press: Option<Press>,
     ignition: Option<bool>,
     vin: Option<String>,
     events: Vec<ConsentEvent>,
@@ -88,7 +96,7 @@ impl Consent {
             asking: None,
             given: Vec::new(),
             asked_first: Vec::new(),
-            pressed_since: None,
+            press: None,
             ignition: None,
             vin: None,
             events: Vec::new(),
@@ -105,6 +113,9 @@ impl Consent {
     pub(super) fn handle_opened(&mut self, now: Instant, unattended: bool) {
         self.handle_closed();
         self.is_open = true;
+        self.vin = None;
+        // a button that was held before, or that is stuck, says nothing about this connection
+        self.press = None;
         if unattended && self.settings.by.contains(&ConsentGiver::Ticket) {
             for class in self.settings.unattended.clone() {
                 self.give(now, class, Some(ConsentGiver::Ticket));
@@ -120,14 +131,16 @@ impl Consent {
         self.asked_first.clear();
     }
 
-    /// Handles the vehicle's VIN. Another VIN ends every consent.
+    /// Handles the vehicle's VIN, `None` if it is not known or no longer. Another vehicle, or one that may be another,
+    /// ends every consent.
     pub(super) fn handle_vin(&mut self, vin: Option<&str>) {
-        if self.vin.is_some() && vin.is_some() && self.vin.as_deref() != vin {
+        if self.vin.as_deref() == vin {
+            return;
+        }
+        if self.vin.is_some() {
             self.end_all();
         }
-        if let Some(vin) = vin {
-            self.vin = Some(vin.to_owned());
-        }
+        self.vin = vin.map(str::to_owned);
     }
 
     /// Handles the ignition. A new ignition cycle ends every consent.
@@ -180,42 +193,38 @@ impl Consent {
 
     /// Handles the device's button. Returns whether the press belongs to consent, so that nothing else should use it.
     pub(super) fn handle_button(&mut self, now: Instant, is_pressed: bool) -> bool {
-        let began = match (self.pressed_since, is_pressed) {
-            (None, true) => {
-                self.pressed_since = Some(now);
-                return self.asking.is_some();
-            }
-            (Some(began), true) => {
-                self.revoke_if_long(now, began);
-                return self.asking.is_some();
-            }
-            (None, false) => return false,
-            (Some(began), false) => began,
+        let Some(press) = self.press else {
+            let is_answer = self.asking.is_some();
+            self.press = is_pressed.then_some(Press { began: now, is_answer });
+            return is_pressed && is_answer;
         };
-        self.pressed_since = None;
-        if self.revoke_if_long(now, began) {
-            return true;
+        let is_answer = self.revoke_if_long(now, press) || press.is_answer || self.asking.is_some();
+        self.press = is_pressed.then_some(Press { is_answer, ..press });
+        if !is_pressed
+            && let Some(asking) = self.asking
+            && press.began >= asking.since + READ_FIRST
+        {
+            self.asking = None;
+            self.give(now, asking.class, Some(ConsentGiver::Button));
         }
-        match self.asking {
-            Some(asking) if began >= asking.since + READ_FIRST => {
-                self.asking = None;
-                self.give(now, asking.class, Some(ConsentGiver::Button));
-                true
-            }
-            Some(_) => true,
-            None => false,
-        }
+        is_answer
+    }
+
+    /// Forgets a press whose end cannot be seen: a broken button neither agrees nor revokes.
+    pub(super) fn handle_button_lost(&mut self) {
+        self.press = None;
     }
 
     /// Revokes everything after a long press while a connection is open.
-    fn revoke_if_long(&mut self, now: Instant, began: Instant) -> bool {
-        if !self.is_open || now.saturating_duration_since(began) < LONG_PRESS {
+    fn revoke_if_long(&mut self, now: Instant, press: Press) -> bool {
+        if !self.is_open || now.saturating_duration_since(press.began) < LONG_PRESS {
             return false;
         }
         self.asking = None;
         self.given.clear();
         // one report for one press
         self.is_open = false;
+        self.press = Some(Press { is_answer: true, ..press });
         self.report(ConsentEvent::Revoked);
         true
     }
@@ -234,8 +243,8 @@ impl Consent {
 
     /// Handles the passing of time.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        if let Some(began) = self.pressed_since {
-            self.revoke_if_long(now, began);
+        if let Some(press) = self.press {
+            self.revoke_if_long(now, press);
         }
         if let Some(asking) = self.asking
             && asking.until <= now
@@ -251,7 +260,7 @@ impl Consent {
 
     /// The next moment at which [`Self::handle_timeout`] has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let press = self.pressed_since.filter(|_| self.is_open).map(|began| began + LONG_PRESS);
+        let press = self.press.filter(|_| self.is_open).map(|press| press.began + LONG_PRESS);
         let asking = self.asking.map(|asking| asking.until);
         let given = self.given.iter().map(|(_, until)| *until).min();
         press.into_iter().chain(asking).chain(given).min()
@@ -281,6 +290,11 @@ impl Consent {
         (!self.events.is_empty()).then(|| self.events.remove(0))
     }
 
+    /// Whether [`Self::poll_event`] has an event.
+    pub(super) fn has_event(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Whether the person at the vehicle, or the ticket, has agreed to this class.
     pub(super) fn is_given(&self, now: Instant, class: Class) -> bool {
         self.given.iter().any(|(given, until)| *given == class && *until > now)
@@ -298,127 +312,5 @@ impl Consent {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(start: Instant, ms: u64) -> Instant {
-        start + Duration::from_millis(ms)
-    }
-
-    fn asked() -> (Consent, Instant) {
-        let start = Instant::now();
-        let mut consent = Consent::new(ConsentSettings::default(), true);
-        consent.handle_opened(start, false);
-        assert_eq!(consent.ask(start, Class::Programming), Ok(Duration::from_secs(120)));
-        (consent, start)
-    }
-
-    #[test]
-    fn a_short_press_gives_consent_to_the_class_asked_for_until_its_end() {
-        let (mut consent, start) = asked();
-        assert!(consent.handle_button(at(start, 600), true));
-        assert!(consent.handle_button(at(start, 900), false));
-        assert!(consent.is_given(at(start, 900), Class::Programming));
-        assert!(!consent.is_given(at(start, 900), Class::Bus));
-        assert_eq!(consent.asking(), None);
-        let end = at(start, 900) + Duration::from_secs(3600);
-        assert_eq!(consent.poll_timeout(), Some(end));
-        consent.handle_timeout(end);
-        assert!(!consent.is_given(end, Class::Programming));
-    }
-
-    #[test]
-    fn a_press_that_began_before_or_right_after_asking_does_not_count() {
-        let (mut consent, start) = asked();
-        consent.handle_button(at(start, 400), true);
-        assert!(consent.handle_button(at(start, 700), false), "the press is not for anything else either");
-        assert!(!consent.is_given(at(start, 700), Class::Programming));
-        assert_eq!(consent.asking(), Some(Class::Programming));
-    }
-
-    #[test]
-    fn a_long_press_revokes_all_at_any_time_and_before_the_button_is_released() {
-        let (mut consent, start) = asked();
-        consent.handle_button(at(start, 600), true);
-        consent.handle_button(at(start, 700), false);
-        consent.handle_button(at(start, 5000), true);
-        assert_eq!(consent.poll_timeout(), Some(at(start, 8000)));
-        consent.handle_timeout(at(start, 8000));
-        consent.handle_button(at(start, 9000), false);
-        assert!(!consent.is_given(at(start, 9000), Class::Programming));
-        let events: Vec<_> = std::iter::from_fn(|| consent.poll_event()).collect();
-        assert_eq!(
-            events,
-            [
-                ConsentEvent::Asked(Class::Programming),
-                ConsentEvent::Given(Class::Programming),
-                ConsentEvent::Revoked
-            ]
-        );
-    }
-
-    #[test]
-    fn asking_ends_after_two_minutes() {
-        let (mut consent, start) = asked();
-        consent.handle_timeout(at(start, 120_000));
-        assert_eq!(consent.asking(), None);
-        assert!(!consent.handle_button(at(start, 121_000), true), "the button calls for attention again");
-        consent.handle_button(at(start, 121_100), false);
-        assert!(!consent.is_given(at(start, 121_100), Class::Programming));
-    }
-
-    #[test]
-    fn consent_ends_with_connection_vin_and_ignition_cycle() {
-        type End = fn(&mut Consent);
-        let ends: [End; 3] = [
-            Consent::handle_closed,
-            |consent| {
-                consent.handle_vin(Some("WVWZZZ1KZAW000001"));
-                consent.handle_vin(None);
-                consent.handle_vin(Some("WVWZZZ1KZAW000002"));
-            },
-            |consent| {
-                consent.handle_ignition(Some(false));
-                consent.handle_ignition(None);
-                consent.handle_ignition(Some(true));
-            },
-        ];
-        for end in ends {
-            let (mut consent, start) = asked();
-            consent.handle_button(at(start, 600), true);
-            consent.handle_button(at(start, 700), false);
-            assert!(consent.is_given(at(start, 700), Class::Programming));
-            end(&mut consent);
-            assert!(!consent.is_given(at(start, 700), Class::Programming));
-        }
-    }
-
-    #[test]
-    fn a_ticket_with_unattended_service_gives_consent_to_the_configured_classes() {
-        let start = Instant::now();
-        let mut consent = Consent::new(ConsentSettings::default(), false);
-        consent.handle_opened(start, true);
-        assert!(consent.is_given(start, Class::Programming) && !consent.is_given(start, Class::Bus));
-        let settings = ConsentSettings { by: vec![ConsentGiver::Button], ..ConsentSettings::default() };
-        let mut consent = Consent::new(settings, false);
-        consent.handle_opened(start, true);
-        assert!(!consent.is_given(start, Class::Programming));
-    }
-
-    #[test]
-    fn a_device_without_a_button_cannot_ask() {
-        let start = Instant::now();
-        let mut consent = Consent::new(ConsentSettings::default(), false);
-        consent.handle_opened(start, false);
-        assert_eq!(consent.ask(start, Class::Bus), Err(CannotAsk::NoButton));
-        let mut consent = Consent::new(ConsentSettings::default(), true);
-        assert_eq!(consent.ask(start, Class::Bus), Err(CannotAsk::NoConnection));
-    }
-
-    #[test]
-    fn asking_again_for_the_same_class_keeps_the_end_of_asking() {
-        let (mut consent, start) = asked();
-        assert_eq!(consent.ask(at(start, 100_000), Class::Programming), Ok(Duration::from_secs(20)));
-        assert_eq!(std::iter::from_fn(|| consent.poll_event()).count(), 1);
-    }
-}
+#[path = "tests/consent.rs"]
+mod tests;

@@ -221,15 +221,22 @@ impl Policy {
         self.consent.handle_ignition(on);
     }
 
-    /// Handles the vehicle's VIN. `is_confirmed` says that it is that of the ticket.
+    /// Handles the vehicle's VIN, `None` if it is not known or no longer. `is_confirmed` says that it is that of the
+    /// ticket.
     pub fn handle_vin(&mut self, vin: Option<&str>, is_confirmed: bool) {
         self.consent.handle_vin(vin);
         self.is_vin_confirmed = is_confirmed;
     }
 
-    /// Handles the device's button. Returns whether the press belongs to consent, and has no other effect.
+    /// Handles press and release of the device's button. Returns whether the press belongs to consent, so that nothing
+    /// else should use it; the return value at the release counts.
     pub fn handle_button(&mut self, now: Instant, is_pressed: bool) -> bool {
         self.consent.handle_button(now, is_pressed)
+    }
+
+    /// Handles a button that can no longer be read: a press whose end is not seen counts as none.
+    pub fn handle_button_lost(&mut self) {
+        self.consent.handle_button_lost();
     }
 
     /// Asks the person at the vehicle for consent. Returns for how long the person is asked.
@@ -268,6 +275,11 @@ impl Policy {
     /// Returns the next event of consent.
     pub fn poll_consent(&mut self) -> Option<ConsentEvent> {
         self.consent.poll_event()
+    }
+
+    /// Whether [`Self::poll_consent`] has an event.
+    pub fn has_consent_event(&self) -> bool {
+        self.consent.has_event()
     }
 
     /// Returns the next request that gives an input or output back to its ECU, because the vehicle moves.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod audit;
+mod consent;
 mod doip;
 mod ending;
 mod fd;
@@ -13,6 +14,7 @@ mod limits;
 mod memory;
 mod operator_gone;
 mod packaging;
+mod paused;
 mod power;
 mod scripted;
 mod session;

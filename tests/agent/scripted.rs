@@ -8,7 +8,7 @@ use connector_hal::can::virtual_bus::VirtualBus;
 use connector_test_support::agent::{AgentSettings, TestAgent, bus};
 use connector_test_support::scripted_api::{Reply, Server};
 use connector_test_support::soon;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
@@ -130,8 +130,7 @@ impl Websocket {
 
     /// Sends a request; returns the next text, which must be the answer.
     pub(super) async fn ask(&mut self, request_id: &str, action: &str, message: Value) -> Value {
-        let request = json!({"action": action, "message": message, "request_id": request_id});
-        self.send(Message::text(request.to_string())).await;
+        self.request(request_id, action, message).await;
         let answer = self.hear().await;
         assert_eq!(answer["request_id"], request_id, "{answer}");
         answer
@@ -142,6 +141,17 @@ impl Websocket {
         let opened = self.ask(request_id, "openConnection", message.clone()).await;
         assert_eq!(opened["action"], "connectionOpened", "{opened}");
         assert_eq!(opened["message"]["connection_uuid"], message["connection_uuid"]);
+    }
+
+    /// Sends a request, and waits for nothing.
+    pub(super) async fn request(&mut self, request_id: &str, action: &str, message: Value) {
+        let request = json!({"action": action, "message": message, "request_id": request_id});
+        self.send(Message::text(request.to_string())).await;
+    }
+
+    /// The next message of the agent that has arrived.
+    pub(super) fn arrived(&mut self) -> Option<Message> {
+        Some(self.0.next().now_or_never()?.unwrap().unwrap())
     }
 
     /// Waits until the agent has closed the websocket.
@@ -169,7 +179,9 @@ impl Websocket {
             loop {
                 let Message::Text(text) = self.0.next().await.unwrap().unwrap() else { continue };
                 let envelope: Value = serde_json::from_str(&text).unwrap();
-                if envelope["action"] != "connectorStatusUpdate" && envelope["action"] != "policyState" {
+                let is_status =
+                    ["connectorStatusUpdate", "policyState"].iter().any(|it| envelope["action"] == *it);
+                if !is_status {
                     return envelope;
                 }
             }

@@ -14,7 +14,7 @@ pub struct BoardConfig {
     /// Terminal 15.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ignition: Option<InputConfig>,
-    /// The button that requests attention.
+    /// The button, by which the person at the vehicle calls for attention, or answers a request for consent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub button: Option<InputConfig>,
     /// The LED.
@@ -87,7 +87,8 @@ impl From<Number> for f64 {
 /// A digital input: a line of a GPIO chip, or a file that contains 0 or another number.
 ///
 /// A line reports its changes. A file is read every 200 ms while the board's events are polled, because most
-/// files in sysfs do not report changes. A button behind a file must be pressed for that long.
+/// files in sysfs do not report changes. A button behind a file must be pressed for that long, and
+/// needs no debouncing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawInput", into = "RawInput")]
 pub struct InputConfig {

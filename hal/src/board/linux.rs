@@ -123,12 +123,10 @@ impl Board for LinuxBoard {
         if let Some(Poll::Ready(on)) = self.ignition.as_mut().map(|ignition| ignition.poll_change(cx)) {
             return Poll::Ready(BoardEvent::Ignition(on));
         }
-        while let Some(Poll::Ready(pressed)) = self.button.as_mut().map(|button| button.poll_change(cx)) {
-            if pressed == Some(true) {
-                return Poll::Ready(BoardEvent::Button);
-            }
+        match &mut self.button {
+            Some(button) => button.poll_change(cx).map(BoardEvent::Button),
+            None => Poll::Pending,
         }
-        Poll::Pending
     }
 }
 

@@ -19,7 +19,10 @@ impl Files {
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
+        // in one step, as files in sysfs change: a thread of the board may be reading
+        let new = path.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, &path).unwrap();
         path
     }
 
@@ -70,9 +73,10 @@ async fn changes_of_the_ignition_and_button_files_are_reported() {
     assert_eq!(board.event().await, BoardEvent::Ignition(Some(true)));
     assert_eq!(board.ignition(), Some(true));
     files.write("button", "1\n");
-    assert_eq!(board.event().await, BoardEvent::Button);
-    // releasing the button is not an event
+    assert_eq!(board.event().await, BoardEvent::Button(Some(true)));
+    assert!(timeout(Duration::from_secs(10), board.event()).await.is_err(), "held");
     files.write("button", "0\n");
+    assert_eq!(board.event().await, BoardEvent::Button(Some(false)));
     assert!(timeout(Duration::from_secs(10), board.event()).await.is_err());
     // a missing file reads as unknown until the file exists again
     fs::remove_file(files.0.path().join("ignition")).unwrap();
@@ -124,6 +128,37 @@ async fn an_led_blinks_by_itself_and_goes_dark_when_its_board_is_dropped() {
     drop(board);
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(lit(), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_button_that_can_no_longer_be_read_is_neither_pressed_nor_released() {
+    let files = Files::new();
+    let button = files.write("button", "0\n");
+    let config = BoardConfig { button: Some(input(button.clone(), false)), ..BoardConfig::default() };
+    let mut board = LinuxBoard::open(&config);
+    files.write("button", "1\n");
+    assert_eq!(board.event().await, BoardEvent::Button(Some(true)));
+    fs::remove_file(button).unwrap();
+    assert_eq!(board.event().await, BoardEvent::Button(None));
+    files.write("button", "0\n");
+    assert_eq!(board.event().await, BoardEvent::Button(Some(false)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_led_flashes_several_times_and_then_pauses() {
+    let files = Files::new();
+    let led = files.write("brightness", "0");
+    let mut board =
+        LinuxBoard::open(&BoardConfig { led: Some(output(led, false)), ..BoardConfig::default() });
+    let [on, off, pause] = [100, 200, 700].map(Duration::from_millis);
+    board.set_led(Led::Flashes { count: 3, on, off, pause });
+    let mut seen = String::new();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for _ in 0..20 {
+        seen.push_str(&files.read("brightness"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(seen, "10010010000000100100");
 }
 
 #[tokio::test]

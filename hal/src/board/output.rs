@@ -51,7 +51,10 @@ pub(super) async fn drive_led(led: DigitalOutput, mut pattern: watch::Receiver<L
                 led.set(true).await;
                 pattern.changed().await
             }
-            Led::Blink { on, off } => blink(&mut led, &mut pattern, on, off).await,
+            Led::Blink { on, off } => repeat(&mut led, &mut pattern, 1, on, off, off).await,
+            Led::Flashes { count, on, off, pause } => {
+                repeat(&mut led, &mut pattern, count, on, off, pause).await
+            }
         };
         if changed.is_err() {
             return led.end().await;
@@ -59,18 +62,24 @@ pub(super) async fn drive_led(led: DigitalOutput, mut pattern: watch::Receiver<L
     }
 }
 
-async fn blink(
+/// Repeats this number of flashes, with a pause after the last one, until the pattern changes.
+async fn repeat(
     led: &mut PatientOutput,
     pattern: &mut watch::Receiver<Led>,
+    count: u8,
     on: Duration,
     off: Duration,
+    pause: Duration,
 ) -> Result<(), watch::error::RecvError> {
     // shorter flashes are invisible, and a pattern of zero duration must not spin
     const SHORTEST: Duration = Duration::from_millis(10);
-    for (lit, duration) in [(true, on), (false, off)].into_iter().cycle() {
-        led.set(lit).await;
-        if let Ok(changed) = tokio::time::timeout(duration.max(SHORTEST), pattern.changed()).await {
-            return changed;
+    for flash in (1..=count.max(1)).cycle() {
+        let dark = if flash < count { off } else { pause };
+        for (lit, duration) in [(true, on), (false, dark)] {
+            led.set(lit).await;
+            if let Ok(changed) = tokio::time::timeout(duration.max(SHORTEST), pattern.changed()).await {
+                return changed;
+            }
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! A simulated board, and a handle to control it.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -8,9 +9,9 @@ use tokio::sync::watch;
 use super::activation::ActivationLine;
 use super::traits::{Board, BoardEvent, Led};
 
-/// How many button presses are kept unread; further presses are ignored. A test presses the button once or
+/// How many changes of the button are kept unread; further ones are ignored. A test presses the button once or
 /// twice.
-const MAX_PRESSES: u8 = 16;
+const MAX_BUTTON_CHANGES: usize = 32;
 
 /// A simulated board.
 pub struct SimBoard {
@@ -35,7 +36,7 @@ pub struct SimBoardHandle {
 struct SimBoardState {
     voltage: Option<f32>,
     ignition: Option<bool>,
-    presses: u8,
+    button: VecDeque<Option<bool>>,
     waker: Option<Waker>,
 }
 
@@ -68,9 +69,19 @@ impl SimBoardHandle {
         self.change(|state| state.ignition = on);
     }
 
-    /// Presses the button once.
+    /// Presses the button once, and releases it.
     pub fn press_button(&self) {
-        self.change(|state| state.presses = (state.presses + 1).min(MAX_PRESSES));
+        self.set_button(Some(true));
+        self.set_button(Some(false));
+    }
+
+    /// Presses or releases the button; `None` if it cannot be read.
+    pub fn set_button(&self, pressed: Option<bool>) {
+        self.change(|state| {
+            if state.button.len() < MAX_BUTTON_CHANGES {
+                state.button.push_back(pressed);
+            }
+        });
     }
 
     /// Observes the LED.
@@ -132,9 +143,8 @@ impl Board for SimBoard {
             self.reported_ignition = state.ignition;
             return Poll::Ready(BoardEvent::Ignition(state.ignition));
         }
-        if state.presses > 0 {
-            state.presses -= 1;
-            return Poll::Ready(BoardEvent::Button);
+        if let Some(pressed) = state.button.pop_front() {
+            return Poll::Ready(BoardEvent::Button(pressed));
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending
@@ -158,12 +168,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_button_press_wakes_the_waiting_task() {
+    async fn press_and_release_of_the_button_wake_the_waiting_task() {
         let (mut board, handle) = SimBoard::new();
-        let waiting = tokio::spawn(async move { board.event().await });
+        let waiting = tokio::spawn(async move { [board.event().await, board.event().await] });
         tokio::task::yield_now().await;
-        handle.press_button();
-        assert_eq!(waiting.await.unwrap(), BoardEvent::Button);
+        handle.set_button(Some(true));
+        tokio::task::yield_now().await;
+        handle.set_button(Some(false));
+        assert_eq!(waiting.await.unwrap(), [BoardEvent::Button(Some(true)), BoardEvent::Button(Some(false))]);
     }
 
     #[tokio::test]

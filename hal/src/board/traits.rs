@@ -19,6 +19,17 @@ pub enum Led {
         /// How long the LED is dark.
         off: Duration,
     },
+    /// The LED flashes several times, and then pauses.
+    Flashes {
+        /// The number of flashes before each pause.
+        count: u8,
+        /// How long each flash is.
+        on: Duration,
+        /// How long the LED is dark between two flashes.
+        off: Duration,
+        /// How long the LED is dark after the last flash.
+        pause: Duration,
+    },
 }
 
 /// An event of the board.
@@ -26,8 +37,8 @@ pub enum Led {
 pub enum BoardEvent {
     /// Terminal 15 changed; `None` if its state can no longer be read.
     Ignition(Option<bool>),
-    /// The button was pressed.
-    Button,
+    /// The button was pressed (`Some(true)`) or released (`Some(false)`); `None` if it can no longer be read.
+    Button(Option<bool>),
 }
 
 /// A board, owned by one task.

@@ -74,8 +74,9 @@ async fn lines_are_read_awaited_and_set() {
     assert_eq!(event(&mut board).await, BoardEvent::Ignition(Some(false)));
     assert_eq!(board.ignition(), Some(false));
     chip.pull(1, false);
-    assert_eq!(event(&mut board).await, BoardEvent::Button);
+    assert_eq!(event(&mut board).await, BoardEvent::Button(Some(true)));
     chip.pull(1, true);
+    assert_eq!(event(&mut board).await, BoardEvent::Button(Some(false)));
     assert!(timeout(Duration::from_millis(100), board.event()).await.is_err());
 
     assert_eq!((chip.level(2), chip.level(3)), (false, true));

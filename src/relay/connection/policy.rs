@@ -7,7 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::RelayConnection;
-use crate::policy::{PolicyRefusal, Return};
+use crate::policy::{CannotAsk, PolicyRefusal, Return};
 use crate::protocol::problem::Problem;
 use crate::relay::wire::request::RequestConsent;
 use crate::relay::wire::{PolicyStateReport, ProblemKind};
@@ -44,7 +44,11 @@ impl RelayConnection {
     ) -> Result<(), Problem> {
         let asked = self.settings.policy.with(|policy| policy.request_consent(now, request.class));
         let time = asked.map_err(|error| {
-            ProblemKind::Unsupported.problem(format!("{error}.")).answering("requestConsent")
+            let kind = match error {
+                CannotAsk::NoButton | CannotAsk::NoConnection => ProblemKind::Unsupported,
+                CannotAsk::AskedBefore => ProblemKind::Busy,
+            };
+            kind.problem(format!("{error}.")).answering("requestConsent")
         })?;
         if let Some(text) = &request.text {
             tracing::info!(class = %request.class, text, "the operator asks for consent");

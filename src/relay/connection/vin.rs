@@ -66,6 +66,11 @@ impl RelayConnection {
         self.release_waiting(now, waited, VinObstacle::NotReadYet);
     }
 
+    /// Whether the vehicle has confirmed the VIN that was required.
+    pub(crate) fn is_vin_confirmed(&self) -> bool {
+        self.vin_gate.is_confirmed()
+    }
+
     /// The VIN was read outside of the connection, without success: what waited for the VIN is refused.
     pub fn handle_no_vin(&mut self, now: Instant) {
         self.refuse_unconfirmed(now, VinObstacle::NotReported);

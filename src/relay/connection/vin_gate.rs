@@ -175,6 +175,11 @@ impl VinGate {
         self.state == GateState::Open
     }
 
+    /// Whether a VIN was required, and the vehicle has confirmed it.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.is_required && self.is_open()
+    }
+
     /// The VIN has to be read.
     pub(super) fn want(&mut self) {
         self.state = GateState::Wanted;

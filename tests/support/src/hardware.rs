@@ -89,6 +89,12 @@ impl HardwareBuilder {
         self
     }
 
+    /// The protocols use the runtime's clock, which a test may have paused.
+    pub fn runtime_time(mut self) -> Self {
+        self.0.timer = TimerKind::Runtime;
+        self
+    }
+
     pub fn build(self) -> Hardware {
         self.0
     }

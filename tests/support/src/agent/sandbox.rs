@@ -146,7 +146,13 @@ impl Sandbox {
 
     /// Creates a pending ticket, and returns its UUID.
     pub async fn pending(&self, connector: &Connector, vin: Option<&str>) -> String {
+        self.pending_with(connector, vin, false).await
+    }
+
+    /// Creates a pending ticket that confirms unattended service or not, and returns its UUID.
+    pub async fn pending_with(&self, connector: &Connector, vin: Option<&str>, unattended: bool) -> String {
         let body = json!({
+            "confirmed_unattended_service": unattended,
             "vin": vin, "vehicle_model_id": 3, "connector_id": connector.id, "product_ids": [1],
             "metadata": {"vin_is_found_by_reader": vin.is_some()},
         });

@@ -12,6 +12,7 @@ use connector_agent::cloud::dial::Dialer;
 use connector_agent::config::{
     ApiUrl, BusKind, Config, ConfiguredBus, ConnectorUuid, Pincode, PowerConfig, WebsocketUrl,
 };
+use connector_agent::policy::PolicySettings;
 use connector_agent::tls;
 use connector_hal::board::{Board, Led, SimBoard, SimBoardHandle};
 use connector_hal::bus::BusStatus;
@@ -36,6 +37,10 @@ pub struct AgentSettings {
     pub adapter: Option<watch::Receiver<bool>>,
     /// Whether the CAN adapter supports CAN FD.
     pub fd: bool,
+    /// Whether everything uses the runtime's clock, which a test may have paused.
+    pub runtime_time: bool,
+    /// The policy, in place of the default one.
+    pub policy: Option<PolicySettings>,
     /// Whether the board has terminal 15 and voltage.
     pub power: PowerConfig,
     /// The devices of K-lines at pins 1, 2 and so on, in place of a CAN bus.
@@ -146,6 +151,9 @@ impl TestAgent {
         }
         config.relay.max_pdu = settings.max_pdu.unwrap_or(config.relay.max_pdu);
         config.power = settings.power;
+        if let Some(policy) = settings.policy {
+            config.policy = policy;
+        }
         let (bus, present, left) = (bus.clone(), settings.adapter, settings.left);
         let (board, handle) = SimBoard::new();
         handle.set_ignition(Some(!settings.ignition_off));
@@ -165,8 +173,8 @@ impl TestAgent {
                     })
                 })
             })
-            .terminal15()
-            .build();
+            .terminal15();
+        let hardware = if settings.runtime_time { hardware.runtime_time() } else { hardware }.build();
         let setup = Setup {
             pincode: Pincode::new(pincode).unwrap(),
             hardware,

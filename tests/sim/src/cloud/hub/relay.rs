@@ -29,6 +29,8 @@ pub(crate) struct RelayPlan {
     pub(crate) vin: Option<Vin>,
     /// The login that may join.
     pub(crate) operator: String,
+    /// Whether the ticket confirms unattended service.
+    pub(crate) unattended: bool,
 }
 
 impl RelayPlan {
@@ -40,6 +42,7 @@ impl RelayPlan {
             connector_id: ticket.connector_id,
             vin: ticket.vin,
             operator: ticket.operator.clone()?,
+            unattended: ticket.confirmed_unattended_service.unwrap_or_default(),
         })
     }
 }
@@ -248,6 +251,9 @@ impl Relay {
         });
         if let (Some(vin), Some(message)) = (&self.plan.vin, message.as_object_mut()) {
             message.insert("vin".to_owned(), json!(vin));
+        }
+        if let (true, Some(message)) = (self.plan.unattended, message.as_object_mut()) {
+            message.insert("unattended".to_owned(), json!(true));
         }
         message
     }
