@@ -21,8 +21,10 @@ impl Policy {
     pub fn refuses(&mut self, now: Instant, stage: Stage, intent: &Intent<'_>) -> Option<PolicyRefusal> {
         let verdict = self.judge(now, stage, intent);
         let refusal = verdict.refusal().copied()?;
-        self.refused += 1;
-        (self.settings.mode == Mode::Enforce).then_some(refusal)
+        let enforces = self.settings.mode == Mode::Enforce;
+        // what is sent all the same is judged twice, and counts once
+        self.refused += u64::from(enforces || stage == Stage::Turn);
+        enforces.then_some(refusal)
     }
 
     /// Judges an intent. With [`Stage::Turn`], an intent that is allowed is taken as carried out.
