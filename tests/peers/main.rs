@@ -4,4 +4,5 @@
 
 mod doip;
 mod isotp;
+mod policy;
 mod tp20;
