@@ -354,7 +354,7 @@ impl std::str::FromStr for HexBytes {
             .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
             .collect::<Option<_>>()
             .ok_or_else(|| format!("{text:?} contains something else than hexadecimal digits"))?;
-        if digits.is_empty() || digits.len() % 2 != 0 {
+        if digits.is_empty() || !digits.len().is_multiple_of(2) {
             return Err(format!("{text:?} is not a number of bytes: two hexadecimal digits each"));
         }
         let bytes = digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit));

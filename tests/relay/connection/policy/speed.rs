@@ -131,7 +131,7 @@ fn without_speed(request: &[u8]) -> Vec<(std::time::Duration, Vec<u8>)> {
 }
 
 /// A connection over DoIP to an ECU that answers so, in which the speed has been wanted.
-async fn rig_on_doip(answer: fn(&[u8]) -> Vec<(std::time::Duration, Vec<u8>)>) -> Rig {
+async fn rig_on_doip(answer: Answer) -> Rig {
     let mut rig = Rig::with_policy(json!({}));
     rig.gateways.set([Gateway { ecus: vec![(0x4020, answer)], ..Gateway::new(0x4010) }]);
     assert_eq!(rig.configure(json!([doip_bus(5)])).await.action, "busesConfigured");
@@ -150,7 +150,7 @@ fn doip_questions(rig: &Rig) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn an_ecu_behind_doip_is_asked_for_the_speed_beside_the_operator() {
-    for answer in [with_speed as fn(&[u8]) -> _, without_speed] {
+    for answer in [with_speed as Answer, without_speed] {
         let mut rig = rig_on_doip(answer).await;
         rig.send(1, PLAIN, &WRITE);
         // requests of the operator begin at every moment of a question and its answer
