@@ -22,10 +22,12 @@ impl Policy {
     pub fn refuses(&mut self, now: Instant, stage: Stage, intent: &Intent<'_>) -> Option<PolicyRefusal> {
         let verdict = self.judge(now, stage, intent);
         let refusal = verdict.refusal().copied()?;
-        self.refused += 1;
+        let enforces = self.settings.mode == Mode::Enforce;
+        // what is sent all the same is judged twice, and counts once
+        self.refused += u64::from(enforces || stage == Stage::Turn);
         self.log(now, &refusal);
         self.audit_refusal(now, stage, intent, &refusal);
-        (self.settings.mode == Mode::Enforce).then_some(refusal)
+        enforces.then_some(refusal)
     }
 
     fn log(&mut self, now: Instant, refusal: &PolicyRefusal) {

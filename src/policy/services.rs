@@ -217,7 +217,7 @@ pub fn classify(request: &[u8]) -> Classified {
 
 /// Whether an ECU may carry out this request: the first byte is a service that a standard or a manufacturer can use, and
 /// the request is not too short for the service.
-pub(super) fn can_be_carried_out(request: &[u8]) -> bool {
+pub fn can_be_carried_out(request: &[u8]) -> bool {
     let Some(&id) = request.first() else { return false };
     match find(id) {
         Some(service) => request.len() >= service.min_length,

@@ -48,6 +48,8 @@ pub(crate) const START_COMMUNICATION: u8 = 0x81;
 /// StopCommunication of KWP2000 on a K-line (ISO 14230-2, 5.3).
 pub(crate) const STOP_COMMUNICATION: u8 = 0x82;
 
+/// Mode 01 of OBD: current data (SAE J1979, 6.1).
+pub(crate) const OBD_CURRENT_DATA: u8 = 0x01;
 /// Mode 09 of OBD, whose longer answers come in several messages on a K-line (SAE J1979, 6.9).
 pub(crate) const OBD_VEHICLE_INFORMATION: u8 = 0x09;
 

@@ -4,5 +4,6 @@
 
 mod doip;
 mod isotp;
+mod policy;
 mod portal;
 mod tp20;

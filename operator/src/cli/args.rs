@@ -175,6 +175,18 @@ pub(super) enum Command {
         /// The address of the firmware in the ECU's memory.
         #[arg(long, value_name = "ADDRESS", default_value = "0x08000000", value_parser = number)]
         address: u32,
+        /// Ask the person at the vehicle for consent first, and wait for it.
+        #[arg(long)]
+        ask_consent: bool,
+    },
+    /// Ask the person at the vehicle for consent, and wait for it.
+    Consent {
+        /// The requests to consent to.
+        #[arg(value_enum, default_value_t = ConsentClass::Programming)]
+        class: ConsentClass,
+        /// What you want to do, for the connector's log.
+        #[arg(long, default_value = "")]
+        text: String,
     },
     /// Print the frames on the bus in the format of candump -L, until interrupted.
     Dump {
@@ -202,6 +214,31 @@ pub(super) enum Command {
         #[arg(value_enum)]
         shell: Shell,
     },
+}
+
+/// The classes of requests for which consent can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ConsentClass {
+    /// Requests that change what an ECU stores or does.
+    Intrusive,
+    /// Requests that replace the software of an ECU.
+    Programming,
+    /// Raw frames that are no diagnostics.
+    Bus,
+    /// A search for all ECUs.
+    Scan,
+}
+
+impl ConsentClass {
+    /// The word of the relay protocol.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Intrusive => "intrusive",
+            Self::Programming => "programming",
+            Self::Bus => "bus",
+            Self::Scan => "scan",
+        }
+    }
 }
 
 #[derive(Debug, Args)]

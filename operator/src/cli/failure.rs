@@ -6,7 +6,7 @@ use connector_agent::cli::clean;
 use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::wire::ProblemKind;
 
-use crate::client::{CloseReason, DialError, ExchangeError, OperatorError, describe_send_failure};
+use crate::client::{CloseReason, DialError, ExchangeError, OperatorError, SendFailure};
 use crate::flash::{FlashError, Step};
 use crate::uds::describe_refusal;
 
@@ -116,8 +116,9 @@ impl From<OperatorError> for Failure {
 
 /// The kind of failure, and the advice, for a problem that the cloud or the connector reported.
 fn refusal_of(problem: &Problem) -> (FailureKind, &'static str) {
-    use FailureKind::{Cloud, Connector, Ticket, Vehicle};
+    use FailureKind::{Cloud, Connector, Refused, Ticket, Vehicle};
     match ProblemKind::of(problem) {
+        Some(ProblemKind::RefusedByPolicy) => (Refused, "do what the connector asks for, and try again"),
         Some(ProblemKind::ConnectorOffline) => (
             Connector,
             "ask the customer to check that the connector is plugged in and its network light is on",
@@ -203,7 +204,11 @@ fn closed_by_other_side(reason: &str) -> Failure {
             "the vehicle sent more than the network could transfer",
             "request less data at a time, or fewer frames",
         ),
-        "policy" => (Ticket, "the ticket is no longer in progress", "list the tickets with `tickets`"),
+        "policy" => (
+            Ticket,
+            "the ticket is no longer in progress, or the person at the vehicle ended the connection",
+            "list the tickets with `tickets`, and talk to the customer before you connect again",
+        ),
         _ => (
             Connector,
             "the other side closed the connection",
@@ -243,15 +248,22 @@ impl From<ExchangeError> for Failure {
                 let advice = "try again; if the failure persists, check the vehicle's wiring";
                 Self::new(Vehicle, error.to_string(), advice)
             }
-            ExchangeError::NotSent(detail) => not_sent(detail),
+            ExchangeError::NotSent(failure) => not_sent(&failure),
         }
     }
 }
 
-/// The failure for a detail of `send-failed`.
-fn not_sent(detail: u16) -> Failure {
-    use FailureKind::{Connector, Vehicle};
-    let (kind, advice) = match detail {
+/// The failure for a `send-failed`.
+fn not_sent(failure: &SendFailure) -> Failure {
+    use FailureKind::{Connector, Refused, Vehicle};
+    let text = failure.to_string();
+    // a refusal of the policy ends with its remedy
+    if failure.is_by_policy()
+        && let Some((why, remedy)) = text.rsplit_once("; ")
+    {
+        return Failure::new(Refused, format!("the request did not reach the ECU: {why}"), clean(remedy));
+    }
+    let (kind, advice) = match failure.detail {
         1 => (Vehicle, CHECK_IDENTIFIERS),
         2 => (Vehicle, "send less data at a time"),
         3 => (Vehicle, "check the vehicle's wiring, and that --bit-rate is the bit rate of the bus"),
@@ -262,8 +274,7 @@ fn not_sent(detail: u16) -> Failure {
         5 | 8 => (Connector, "try again when the network is better"),
         _ => (Connector, "check the request"),
     };
-    let what = format!("the request did not reach the ECU: {}", describe_send_failure(detail));
-    Failure::new(kind, what, advice)
+    Failure::new(kind, format!("the request did not reach the ECU: {text}"), advice)
 }
 
 impl From<FlashError> for Failure {
@@ -298,6 +309,26 @@ impl From<FlashError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_of_the_policy_shows_the_connectors_own_text_and_remedy() {
+        let text = "policy: moving (12 km/h): ECUReset is refused; stop the vehicle and send again";
+        let failure = |text: &str| {
+            Failure::from(ExchangeError::NotSent(SendFailure { detail: 6, text: text.to_owned() }))
+        };
+        let refused = failure(text);
+        assert_eq!(refused.exit_code(), 8);
+        assert_eq!(
+            refused.to_string(),
+            "the request did not reach the ECU: policy: moving (12 km/h): ECUReset is refused\n\
+             What to do: stop the vehicle and send again."
+        );
+        let vin = failure("the VIN is not read yet, and no programming service is sent before: send again");
+        assert!(vin.to_string().contains("the VIN is not read yet"), "{vin}");
+        assert!(failure("").to_string().contains("this channel does not allow this request"));
+        let hostile = failure("policy: \u{1b}[2J; \u{1b}[2J").to_string();
+        assert!(!hostile.contains('\u{1b}'), "{hostile}");
+    }
 
     #[test]
     fn a_failure_shows_no_text_from_outside_as_it_is() {

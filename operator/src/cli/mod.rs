@@ -1,6 +1,7 @@
 //! The command line `connector-operator`: the subcommands and their output.
 
 mod args;
+mod consent;
 mod diagnosis;
 mod dump;
 mod failure;
@@ -47,7 +48,10 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         _ => {}
     }
     let connection = tickets::connect(&operator, &cli.ticket).await?;
-    let result = diagnose(&connection, &cli).await;
+    let result = tokio::select! {
+        result = diagnose(&connection, &cli) => result,
+        () = consent::show_policy(connection.policy()) => Ok(()),
+    };
     // the result counts even if closing the connection fails
     if let Err(error) = connection.close().await {
         tracing::warn!(%error, "the connection was not closed");
@@ -60,6 +64,9 @@ async fn diagnose(connection: &Connection, cli: &Cli) -> Result<(), Failure> {
     if let Command::Vin = cli.command {
         return diagnosis::identify(connection).await;
     }
+    if let Command::Consent { class, text } = &cli.command {
+        return consent::ask(connection, class.name(), text).await;
+    }
     let bus = cli.bus.config(BUS);
     if let Command::DoipGateway(gateway) = &cli.command {
         return gateways::doip_gateway(connection, gateway, bus, cli.ecu.p2()).await;
@@ -68,7 +75,13 @@ async fn diagnose(connection: &Connection, cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Read { request } => diagnosis::read(connection, &cli.ecu, &request.0).await,
         Command::Dtcs => diagnosis::list_trouble_codes(connection, &cli.ecu).await,
-        Command::Flash { file, address } => flash::flash_file(connection, &cli.ecu, file, *address).await,
+        Command::Flash { file, address, ask_consent } => {
+            if *ask_consent {
+                let text = format!("program {} with {}", cli.ecu.request_id, file.display());
+                consent::ask(connection, args::ConsentClass::Programming.name(), &text).await?;
+            }
+            flash::flash_file(connection, &cli.ecu, file, *address).await
+        }
         Command::Dump { seconds } => dump::dump(connection, seconds.map(Duration::from_secs)).await,
         Command::CanGateway(gateway) => {
             let fd = cli.bus.data_bit_rate.is_some();

@@ -8,7 +8,7 @@ use connector_hal::can::CanFrame;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::error::{CloseReason, ExchangeError};
+use super::error::{CloseReason, ExchangeError, SendFailure};
 use super::inbox::{Inbox, Item, Received};
 use super::response::{Response, ResponseKind, Timing};
 use super::shared::{ChannelCommand, LinkState, Shared};
@@ -58,7 +58,8 @@ impl Channel {
     /// Sends a PDU. Waits while too many PDUs are under way.
     pub async fn send(&self, pdu: &[u8], flags: PduFlags) -> Result<(), ExchangeError> {
         if pdu.len() > MAX_PDU {
-            return Err(ExchangeError::NotSent(REFUSED));
+            let text = format!("the request is longer than {MAX_PDU} bytes");
+            return Err(ExchangeError::NotSent(SendFailure { detail: REFUSED, text }));
         }
         self.command(ChannelCommand::Pdu { channel: self.number, flags, data: pdu.to_vec() }).await
     }
@@ -182,9 +183,11 @@ fn transfer_time(len: usize) -> Duration {
 
 /// The error that an event reports about the request under way, if any.
 pub(crate) fn failure(item: &Item) -> Option<ExchangeError> {
-    let Item::Event { code, detail, value, .. } = item else { return None };
+    let Item::Event { code, detail, value, text } = item else { return None };
     match code {
-        EventCode::SendFailed => Some(ExchangeError::NotSent(*detail)),
+        EventCode::SendFailed => {
+            Some(ExchangeError::NotSent(SendFailure { detail: *detail, text: text.clone() }))
+        }
         EventCode::ReceiveFailed => Some(ExchangeError::ReceiveFailed(*detail)),
         EventCode::ChainBroken => Some(ExchangeError::ChainBroken { count: *value, code: *detail }),
         _ => None,

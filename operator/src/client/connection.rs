@@ -22,6 +22,7 @@ use super::channel::Channel;
 use super::driver::Driver;
 use super::error::OperatorError;
 use super::joining::{JoinRequest, first_join};
+use super::policy_view::PolicyView;
 use super::requester::Requester;
 use super::shared::{ChannelCommand, ConnectionSettings, Counters, LinkState, Shared};
 use super::socket::Dial;
@@ -121,6 +122,23 @@ impl Connection {
     /// The state of the path to the connector; the receiver reports each change.
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.shared.state()
+    }
+
+    /// The state of the connector's policy, once the connector has reported it; the receiver reports each change.
+    pub fn policy(&self) -> watch::Receiver<Option<PolicyView>> {
+        self.shared.policy()
+    }
+
+    /// Asks the person at the vehicle for consent to requests of this class. Returns for how long the person is asked;
+    /// [`Connection::policy`] reports the outcome.
+    pub async fn request_consent(&self, class: &str, text: &str) -> Result<Duration, OperatorError> {
+        let message = json!({"connection_uuid": self.uuid, "class": class, "text": text});
+        let answer = self.requester.ask("requestConsent", message).await?;
+        let seconds = answer.get("seconds").and_then(Value::as_u64).ok_or_else(|| OperatorError::Answer {
+            what: "requestConsent",
+            detail: "it has no number of seconds".to_owned(),
+        })?;
+        Ok(Duration::from_secs(seconds))
     }
 
     /// Replaces all buses, which closes all open channels.

@@ -153,9 +153,9 @@ pub enum ExchangeError {
     /// The connection ended.
     #[error("the connection is closed: {0}")]
     Closed(CloseReason),
-    /// The connector could not send the request. The number is the detail of the protocol's `send-failed`.
-    #[error("the request was not sent: {}", describe_send_failure(*.0))]
-    NotSent(u16),
+    /// The connector could not send the request.
+    #[error("the request was not sent: {0}")]
+    NotSent(SendFailure),
     /// The response was incomplete. The number is the detail of the protocol's `receive-failed`.
     #[error("the response broke off: {}", describe_receive_failure(*.0))]
     ReceiveFailed(u16),
@@ -183,8 +183,35 @@ pub enum ExchangeError {
     },
 }
 
+/// Why the connector did not send a PDU or frame: the protocol's `send-failed`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendFailure {
+    /// The detail.
+    pub detail: u16,
+    /// The connector's own text.
+    pub text: String,
+}
+
+impl SendFailure {
+    /// Whether the connector's policy refused the request, which has its reason in the text.
+    pub fn is_by_policy(&self) -> bool {
+        self.detail == SendFailedDetail::RefusedByPolicy as u16 && self.text.starts_with("policy: ")
+    }
+}
+
+impl fmt::Display for SendFailure {
+    /// Writes the connector's text where the detail has more than one reason.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_refused = self.detail == SendFailedDetail::RefusedByPolicy as u16;
+        match self.text.as_str() {
+            text if is_refused && !text.is_empty() => f.write_str(text),
+            _ => f.write_str(describe_send_failure(self.detail)),
+        }
+    }
+}
+
 /// Describes the detail of `send-failed`.
-pub(crate) fn describe_send_failure(detail: u16) -> &'static str {
+fn describe_send_failure(detail: u16) -> &'static str {
     match SendFailedDetail::from_wire(detail) {
         Some(SendFailedDetail::FlowControlTimeout) => "the ECU sent no flow control",
         Some(SendFailedDetail::FlowControlOverflow) => "the ECU has no room for a request this long",

@@ -204,6 +204,10 @@ impl LinkProtocol {
                 self.shared.counters.add_interruption();
                 self.handle_down(now);
             }
+            "policyState" => match serde_json::from_value(envelope.message) {
+                Ok(policy) => self.shared.set_policy(policy),
+                Err(error) => tracing::debug!(%error, "ignoring a policyState"),
+            },
             "connectionTakenOver" => return Err(Ended::Closed(CloseReason::TakenOver)),
             // with a request_id, this is a late reply about a link that was lost since
             "connectionResumed" if envelope.request_id.is_none() => {

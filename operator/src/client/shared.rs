@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::CloseReason;
 use super::inbox::{Full, Inbox, Item, Received};
+use super::policy_view::PolicyView;
 
 /// The time limits of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +101,7 @@ impl Counters {
 pub(super) struct Shared {
     inboxes: Mutex<BTreeMap<u16, Arc<Inbox>>>,
     state: watch::Sender<LinkState>,
+    policy: watch::Sender<Option<PolicyView>>,
     pub(super) counters: Counters,
     /// Cancelled when the [`Connection`](super::Connection) is dropped.
     pub(super) dropped: CancellationToken,
@@ -110,6 +112,7 @@ impl Shared {
         Self {
             inboxes: Mutex::default(),
             state: watch::Sender::new(LinkState::Up),
+            policy: watch::Sender::new(None),
             counters: Counters::default(),
             dropped,
         }
@@ -136,6 +139,14 @@ impl Shared {
 
     pub(super) fn state(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
+    }
+
+    pub(super) fn set_policy(&self, policy: PolicyView) {
+        self.policy.send_replace(Some(policy));
+    }
+
+    pub(super) fn policy(&self) -> watch::Receiver<Option<PolicyView>> {
+        self.policy.subscribe()
     }
 
     /// Closes all channels for this reason.

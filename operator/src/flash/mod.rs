@@ -117,8 +117,9 @@ impl Flasher<'_> {
         let until = Instant::now() + VIN_TIME;
         loop {
             let opened = self.request(Step::Session, &[0x10, 0x02]).await;
-            let is_refused = matches!(&opened, Err(FlashError::Step { source: ExchangeError::NotSent(detail), .. })
-                if *detail == SendFailedDetail::RefusedByPolicy as u16);
+            // what the policy refuses, it refuses again
+            let is_refused = matches!(&opened, Err(FlashError::Step { source: ExchangeError::NotSent(failure), .. })
+                if failure.detail == SendFailedDetail::RefusedByPolicy as u16 && !failure.is_by_policy());
             if !is_refused || Instant::now() >= until {
                 return opened.map(drop);
             }

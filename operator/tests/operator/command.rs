@@ -155,6 +155,8 @@ async fn the_command_line_serves_a_whole_ticket() {
         [(0x1000, &firmware)]
     );
     rig.fails(&["flash", "/nonexistent"], 1).await;
+    let consent = rig.fails(&["consent", "programming"], 8).await;
+    assert!(consent.contains("the connector cannot ask for consent"), "{consent}");
 
     assert_eq!(rig.prints(&["dump", "--seconds", "1"]).await, "");
     assert!(rig.prints(&["complete"]).await.contains("completed"));

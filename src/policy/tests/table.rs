@@ -149,7 +149,7 @@ fn in_the_mode_observe_everything_is_allowed_and_counted() {
     let mut vehicle = Vehicle::new("mode = \"observe\"", false);
     vehicle.drive(50.0);
     assert_eq!(vehicle.pdu(&[0x34, 0, 0x44]), None);
-    assert_eq!(vehicle.policy.state(vehicle.now).refused, 2, "on arrival and in its turn");
+    assert_eq!(vehicle.policy.state(vehicle.now).refused, 1, "once, though it is judged twice");
     let mut vehicle = Vehicle::new("mode = \"off\"", false);
     vehicle.drive(50.0);
     assert_eq!(vehicle.pdu(&[0x34, 0, 0x44]), None);

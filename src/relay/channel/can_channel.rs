@@ -63,7 +63,12 @@ impl CanChannel {
 
     /// Sends a request of the connector itself to this ECU; false if the channel goes to another one or is busy.
     pub(crate) fn ask(&mut self, now: Instant, target: IntentTarget, request: &[u8]) -> bool {
-        by_kind!(self, _ => false, pdus => pdus.is_to(target) && pdus.ask(now, request))
+        by_kind!(self, _ => false, pdus => pdus.is_to(target) && pdus.ask_briefly(now, request))
+    }
+
+    /// Whether the operator may await a response of this service.
+    pub(crate) fn awaits(&self, now: Instant, service: u8) -> bool {
+        by_kind!(self, raw => raw.is_busy(now), pdus => pdus.awaits(service))
     }
 
     /// Whether PDUs to this ECU go through this channel.

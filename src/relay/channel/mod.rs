@@ -8,6 +8,7 @@ mod kernel_isotp;
 mod kline_transport;
 mod last_request;
 mod output;
+mod own_request;
 mod pdu_channel;
 mod pdu_queue;
 mod raw_channel;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::keep_alive::{KeepAlive, KeepAliveHold};
 use super::last_request::{LastRequest, Permission, ResponseTiming};
 use super::output::{KeepAliveStop, Output, PduToSend, describe};
+use super::own_request::OwnRequest;
 use super::pdu_queue::{Accepted, Queue, QueuedPdu};
 use super::transport::{PduTransport, TransportEvent};
 use crate::policy::{ChannelPolicy, IntentTarget, Stage};
@@ -38,8 +39,7 @@ pub struct PduChannel<T: PduTransport + ?Sized> {
     queue: Queue,
     last: LastRequest,
     sending: Option<Origin>,
-    /// The service of the connector's own question, whose answer is not relayed, and the answer.
-    question: Option<(u8, Option<Vec<u8>>)>,
+    own: OwnRequest,
     /// When the PDU that is being sent becomes too old, unless it has begun. A chained PDU does not.
     expires: Option<Instant>,
     keep_alive: KeepAlive,
@@ -55,7 +55,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             queue: Queue::default(),
             last: LastRequest::new(settings.timing),
             sending: None,
-            question: None,
+            own: OwnRequest::default(),
             expires: None,
             keep_alive: KeepAlive::new(settings.keep_alive, now),
             policy: None,
@@ -76,7 +76,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             queue,
             last,
             sending: None,
-            question: None,
+            own: OwnRequest::default(),
             expires: None,
             keep_alive,
             policy,
@@ -129,22 +129,27 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// Asks the ECU a question of the connector itself; false if the channel is busy.
     pub(crate) fn ask(&mut self, now: Instant, question: &[u8]) -> bool {
-        let can_ask = !self.is_busy() && self.transport.send(now, question).is_ok();
+        self.send_own(now, question, false)
+    }
+
+    /// Sends the ECU a request of the connector itself that ends with its answer; false if the channel is busy. The
+    /// PDUs of the operator wait for the answer.
+    pub(crate) fn ask_briefly(&mut self, now: Instant, request: &[u8]) -> bool {
+        self.send_own(now, request, true)
+    }
+
+    fn send_own(&mut self, now: Instant, request: &[u8], is_brief: bool) -> bool {
+        let can_ask = !self.is_busy() && self.transport.send(now, request).is_ok();
         if can_ask {
-            self.question = question.first().map(|service| (*service, None));
+            self.own.begin(request, is_brief);
             self.sending = Some(Origin::Question);
         }
         can_ask
     }
 
-    /// The newest answer to the question of [`PduChannel::ask`].
-    pub(crate) fn take_own_answer(&mut self) -> Option<Vec<u8>> {
-        self.question.as_mut().and_then(|(_, answer)| answer.take())
-    }
-
-    /// No answer to the question of [`PduChannel::ask`] is expected any more.
-    pub(crate) fn end_own_request(&mut self) {
-        self.question = None;
+    /// The request of [`PduChannel::ask`], and its answer.
+    pub(crate) fn own_request(&mut self) -> &mut OwnRequest {
+        &mut self.own
     }
 
     /// Breaks the chain behind a PDU of the operator that was refused before it reached the channel.
@@ -182,7 +187,12 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     /// Whether a PDU is being sent or received, or PDUs wait.
     pub fn is_busy(&self) -> bool {
         let is_awaiting = self.last.permission() == Permission::Pending;
-        self.is_sending() || self.transport.is_receiving() || is_awaiting || !self.queue.pdus.is_empty()
+        let is_held = self.own.held_until().is_some();
+        self.is_sending()
+            || self.transport.is_receiving()
+            || is_awaiting
+            || is_held
+            || !self.queue.pdus.is_empty()
     }
 
     /// Asks the ECU to return to its default diagnostic session, if the operator made it leave that session.
@@ -200,7 +210,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// Starts to send queued PDUs while the transport is free.
     fn start_next(&mut self, now: Instant) {
-        while self.sending.is_none() {
+        while self.sending.is_none() && self.own.held_until().is_none() {
             if self.queue.is_next_chained() {
                 match self.last.permission() {
                     Permission::Granted => {}
@@ -283,6 +293,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             self.transport.abort_send();
             self.handle_send_failed(SendFailedDetail::TooOld);
         }
+        self.own.handle_timeout(now);
         self.transport.handle_timeout(now);
         self.handle_events(now);
         if let Some(code) = self.last.handle_timeout(now) {
@@ -307,11 +318,9 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                 TransportEvent::Received { pdu, .. } if self.is_for_keep_alive(now, &pdu) => {
                     tracing::trace!("an ECU answered the connector's own TesterPresent");
                 }
-                TransportEvent::Received { pdu, .. } if self.is_for_question(&pdu) => {
+                TransportEvent::Received { pdu, .. } if self.own.is_answered_by(now, &pdu, &self.last) => {
                     self.report_response(now, &pdu);
-                    if let Some((_, answer)) = &mut self.question {
-                        *answer = Some(pdu);
-                    }
+                    self.own.handle_answer(pdu);
                 }
                 TransportEvent::Received { address, pdu } => {
                     self.report_response(now, &pdu);
@@ -352,17 +361,18 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             && !self.last.is_pending_for(uds::TESTER_PRESENT)
     }
 
-    /// Whether this PDU answers the connector's own question.
-    fn is_for_question(&self, pdu: &[u8]) -> bool {
-        self.question.as_ref().is_some_and(|(service, _)| {
-            uds::is_response_to(*service, pdu) && !self.last.is_pending_for(*service)
-        })
+    /// Whether the operator awaits a response of this service.
+    pub(crate) fn awaits(&self, service: u8) -> bool {
+        self.last.is_pending_for(service)
     }
 
     fn handle_sent(&mut self, now: Instant, elapsed: Duration) {
         self.keep_alive.postpone(now);
         if self.sending == Some(Origin::KeepAlive) {
             self.keep_alive.handle_sent(now);
+        }
+        if self.sending == Some(Origin::Question) {
+            self.own.handle_sent(now);
         }
         if let Some(Origin::Operator { confirm }) = self.sending.take() {
             if confirm {
@@ -405,6 +415,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             self.last.poll_timeout(),
             self.keep_alive_due(hold),
             self.waiting_until(),
+            self.own.held_until(),
         ]
         .into_iter()
         .flatten()
@@ -422,8 +433,11 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     /// busy with a request may have no buffer for another one.
     fn keep_alive_due(&self, hold: KeepAliveHold) -> Option<Instant> {
         let is_pending = self.last.permission() == Permission::Pending;
-        self.keep_alive
-            .poll_timeout(hold)
-            .filter(|_| self.sending.is_none() && !is_pending && !self.transport.is_receiving())
+        self.keep_alive.poll_timeout(hold).filter(|_| {
+            self.sending.is_none()
+                && self.own.held_until().is_none()
+                && !is_pending
+                && !self.transport.is_receiving()
+        })
     }
 }

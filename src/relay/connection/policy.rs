@@ -92,12 +92,14 @@ impl RelayConnection {
         }
     }
 
-    /// Gives inputs and outputs back, in their order for each ECU.
+    /// Gives inputs and outputs back, in their order for each ECU. An ECU gets one request at a time: without a channel of
+    /// PDUs, nothing tells when it has answered.
     fn send_returns(&mut self, now: Instant) {
         let mut waiting: Vec<(Return, Instant)> = Vec::new();
+        let mut asked = Vec::new();
         for (next, until) in std::mem::take(&mut self.policy_work.returns) {
-            let is_behind =
-                waiting.iter().any(|(other, _)| (other.bus, other.target) == (next.bus, next.target));
+            let is_behind = asked.contains(&(next.bus, next.target));
+            asked.push((next.bus, next.target));
             let bus = self.buses.get_mut(next.bus);
             let is_sent =
                 !is_behind && bus.is_some_and(|bus| bus.channels_mut().ask(now, next.target, next.request()));

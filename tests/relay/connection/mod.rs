@@ -13,6 +13,7 @@ mod kline;
 mod malformed;
 mod operator_gone;
 mod own_frames;
+mod policy;
 mod programming;
 mod raw;
 mod resume;

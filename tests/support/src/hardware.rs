@@ -37,6 +37,14 @@ impl HardwareBuilder {
         self
     }
 
+    /// Names the last CAN port, as the configuration does.
+    pub fn named(mut self, name: &str) -> Self {
+        let mut ports = self.0.can_ports.to_vec();
+        ports.last_mut().unwrap().name = Some(name.to_owned());
+        self.0.can_ports = ports.into();
+        self
+    }
+
     /// Opens every CAN port by this function.
     pub fn open_can(
         mut self,

@@ -276,7 +276,8 @@ impl Channels for KlineChannels {
 
     fn ask(&mut self, now: Instant, target: IntentTarget, request: &[u8]) -> bool {
         let mut addressed = self.channels.iter_mut().filter(|(_, channel)| channel.pdus.is_to(target));
-        let asked = addressed.find_map(|(key, channel)| channel.pdus.ask(now, request).then_some(*key));
+        let asked =
+            addressed.find_map(|(key, channel)| channel.pdus.ask_briefly(now, request).then_some(*key));
         asked.iter().for_each(|key| self.collect(now, *key));
         self.drive(now);
         asked.is_some()

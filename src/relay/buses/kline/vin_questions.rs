@@ -98,7 +98,7 @@ impl VinQuestions {
         channels: &mut BTreeMap<Key, KlineChannel>,
     ) -> Option<Asked> {
         let channel = channels.get_mut(&link)?;
-        let answer = channel.pdus.take_own_answer().map(|pdu| VinAnswer::parse(&pdu));
+        let answer = channel.pdus.own_request().take_answer().map(|pdu| VinAnswer::parse(&pdu));
         match answer {
             None if now < until => return Some(Asked { link, until }),
             Some(VinAnswer::Pending(_)) => return Some(Asked { link, until: now + P2_STAR }),
@@ -120,6 +120,6 @@ impl VinQuestions {
 /// The answer on this channel is awaited no longer.
 fn end(link: Key, channels: &mut BTreeMap<Key, KlineChannel>) {
     if let Some(channel) = channels.get_mut(&link) {
-        channel.pdus.end_own_request();
+        channel.pdus.own_request().end();
     }
 }

@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::candump;
 use super::catalogue::Catalogue;
 use super::doip::{self, DoipArgs};
+use super::drive::{Drive, DriveArgs};
 use super::kline::{KlineArgs, RunningKline};
 use super::recording::Recording;
 use super::simulation::{Vehicle, VehicleConfig};
@@ -68,6 +69,8 @@ pub(crate) struct Args {
     erase_ms: u64,
     #[command(flatten)]
     doip: DoipArgs,
+    #[command(flatten)]
+    drive: DriveArgs,
 }
 
 /// Runs the vehicle until SIGTERM or SIGINT. Prints one line of JSON to standard output as soon as the
@@ -106,10 +109,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     println!("{ready}");
 
     let mut is_ready = args.doip.is_ready();
+    let drive = config.as_ref().map_or_else(Drive::default, |config| config.drive.clone());
+    let mut driving = std::pin::pin!(args.drive.serve(&drive));
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = &mut driving => {}
             _ = switch.recv() => {
                 is_ready = !is_ready;
                 let mode = if is_ready { PowerMode::Ready } else { PowerMode::NotReady };
@@ -227,5 +233,6 @@ fn vehicle_config(args: &Args) -> anyhow::Result<Option<VehicleConfig>> {
     }
     config.timer = TimerKind::Precise;
     config.memory_dir.clone_from(&args.memory_dir);
+    config.speed_signal = args.drive.signal();
     Ok(Some(config))
 }

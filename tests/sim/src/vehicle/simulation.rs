@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::catalogue::{EcuAddress, EcuRecord, VehicleRecord};
+use super::drive::{Drive, SpeedBroadcast, broadcast};
 use super::ecu::{Anomalies, Ecu, EcuConfig, EcuStatus, Image, Responder, Timing};
 use super::recording::{RecordedEcu, Recording};
 use super::tp20::{Tp20EcuConfig, Tp20Node};
@@ -43,6 +44,10 @@ pub struct VehicleConfig {
     pub timer: TimerKind,
     /// The directory to which each completed download is written as a file.
     pub memory_dir: Option<PathBuf>,
+    /// How the vehicle drives.
+    pub drive: Drive,
+    /// The frame on CAN that carries the speed.
+    pub speed_signal: Option<SpeedBroadcast>,
 }
 
 impl VehicleConfig {
@@ -57,6 +62,8 @@ impl VehicleConfig {
             functional: Vec::new(),
             timer: TimerKind::Runtime,
             memory_dir: None,
+            drive: Drive::default(),
+            speed_signal: None,
         }
     }
 
@@ -70,6 +77,7 @@ impl VehicleConfig {
             let ecu = Ecu::new(EcuConfig {
                 timing: self.timing,
                 max_block_length: self.max_block_length,
+                drive: self.drive.clone(),
                 ..EcuConfig::new(&self.record.platform, &record)
             });
             let node = Node::new(address, functional, &self.transport, Box::new(ecu));
@@ -79,6 +87,7 @@ impl VehicleConfig {
             let ecu = Ecu::new(EcuConfig {
                 timing: self.timing,
                 max_block_length: self.max_block_length,
+                drive: self.drive.clone(),
                 ..EcuConfig::new(&self.record.platform, &config.record())
             });
             let node = Tp20Node::new(config.clone(), Box::new(ecu));
@@ -109,7 +118,9 @@ pub struct Vehicle {
 impl Vehicle {
     /// Puts a vehicle from the file on a bus. Must be called within a tokio runtime.
     pub fn start(config: &VehicleConfig, bus: &VirtualBus) -> Self {
-        Self::start_nodes(attach(config.nodes(), bus), config.timer, config.memory_dir.as_deref())
+        let vehicle =
+            Self::start_nodes(attach(config.nodes(), bus), config.timer, config.memory_dir.as_deref());
+        vehicle.with_broadcast(config, || Box::new(bus.attach("ABS")))
     }
 
     /// Puts a vehicle from the file on the bus behind a network interface, where each ECU has its own
@@ -124,7 +135,13 @@ impl Vehicle {
         settings: CanSettings,
     ) -> Result<Self, CanError> {
         let nodes = open_all(config.nodes(), interface, settings).await?;
-        Ok(Self::start_nodes(nodes, config.timer, config.memory_dir.as_deref()))
+        let vehicle = Self::start_nodes(nodes, config.timer, config.memory_dir.as_deref());
+        if config.speed_signal.is_none() {
+            return Ok(vehicle);
+        }
+        let mut can = open(interface)?;
+        can.configure(settings).await?;
+        Ok(vehicle.with_broadcast(config, || can))
     }
 
     /// Puts the ECUs of a recording on a bus.
@@ -157,6 +174,14 @@ impl Vehicle {
             ecus.push(RunningEcu { name, address, status });
         }
         Self { ecus, tasks }
+    }
+
+    /// Adds the brake controller, which broadcasts the speed, if the vehicle has such a frame.
+    fn with_broadcast(mut self, config: &VehicleConfig, attach: impl FnOnce() -> Box<dyn CanBus>) -> Self {
+        if let Some(signal) = config.speed_signal {
+            self.tasks.spawn(broadcast(attach(), config.drive.clone(), signal, config.timer));
+        }
+        self
     }
 
     /// All ECUs of the vehicle.
@@ -246,7 +271,7 @@ struct Driver {
 }
 
 /// The next thing to handle.
-enum BusStep {
+pub(super) enum BusStep {
     /// The adapter accepted the outgoing frame.
     Accepted,
     Event(CanEvent),
@@ -330,7 +355,7 @@ impl Driver {
 }
 
 /// Sends the outgoing frame as soon as there is room for it; until then, waits for the next event.
-async fn next_step(can: &mut dyn CanBus, outgoing: Option<&CanFrame>) -> BusStep {
+pub(super) async fn next_step(can: &mut dyn CanBus, outgoing: Option<&CanFrame>) -> BusStep {
     poll_fn(|cx| {
         if let Some(frame) = outgoing
             && let Poll::Ready(accepted) = can.poll_send(cx, frame)

@@ -96,6 +96,22 @@ async fn requests_and_replies_pass_unchanged_but_for_the_request_id() {
 }
 
 #[tokio::test]
+async fn the_state_of_the_policy_and_requests_for_consent_pass() {
+    let (_rig, mut connector, mut operator, uuid) = joined().await;
+    let state = json!({"connection_uuid": uuid, "mode": "enforce", "motion": "moving", "speed_kmh": 12});
+    connector.say("policyState", state.clone()).await;
+    assert_eq!(operator.hear("policyState").await, json!({"action": "policyState", "message": state}));
+    let ask = json!({"connection_uuid": uuid, "class": "programming", "text": "x"});
+    operator.ask("requestConsent", "c", ask.clone()).await;
+    let request = connector.hear("requestConsent").await;
+    assert_eq!(request["message"], ask);
+    let asked = json!({"connection_uuid": uuid, "class": "programming", "seconds": 120});
+    connector.reply(&request, "consentRequested", asked.clone()).await;
+    let reply = operator.hear("consentRequested").await;
+    assert_eq!((&reply["request_id"], &reply["message"]), (&json!("c"), &asked));
+}
+
+#[tokio::test]
 async fn binary_messages_pass_both_ways_unchanged_and_in_order() {
     let (_rig, mut connector, mut operator, _) = joined().await;
     for round in 0..50_u8 {

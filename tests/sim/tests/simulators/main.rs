@@ -18,6 +18,7 @@ mod network;
 mod vehicle_bus;
 mod vehicle_catalogue;
 mod vehicle_command;
+mod vehicle_drive;
 mod vehicle_ecu;
 mod vehicle_recording;
 mod vehicle_replay;

@@ -15,7 +15,7 @@ use connector_test_support::data::vehicles_file;
 use connector_test_support::id;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -145,4 +145,31 @@ async fn unsupported_simulations_are_refused_with_a_reason() {
     assert!(no_log.contains("line 1:"), "{no_log}");
     let nowhere = fails(&["--recording", &log(), "--slcan", "/nowhere/can"]).await;
     assert!(nowhere.contains("cannot create the SLCAN adapter at /nowhere/can"), "{nowhere}");
+}
+
+#[tokio::test]
+async fn commands_on_standard_input_drive_the_vehicle() {
+    let directory = tempfile::tempdir().unwrap();
+    let (slcan, voltage) = (directory.path().join("can"), directory.path().join("voltage"));
+    let vehicles = vehicles_file();
+    let mut arguments = vec!["--vehicles", &vehicles, "--platform", "VOLKSWAGEN_GOLF_MK7", "--commands"];
+    arguments.extend(["--slcan", slcan.to_str().unwrap(), "--voltage-file", voltage.to_str().unwrap()]);
+    let mut child = command(&arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut stdin = child.stdin.take().unwrap();
+    timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().unwrap();
+    stdin.write_all(b"speed 50\nvolts 11.5\nfly\n").await.unwrap();
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        let line = timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().unwrap();
+        answers.push(serde_json::from_str::<Value>(&line).unwrap());
+    }
+    assert_eq!(answers[0], json!({"speed_kmh": 50.0, "engine": true}));
+    assert!(answers[2]["error"].as_str().unwrap().contains("is no command"), "{answers:?}");
+    assert_eq!(std::fs::read_to_string(&voltage).unwrap(), "11500\n");
+    let mut tool = tool(&slcan, 0x7E0, 0x7E8).await;
+    assert_eq!(ask(&mut tool, "010D").await, "410D32");
+    // the vehicle ends though its standard input is open
+    stop(child, Signal::TERM).await;
+    drop(stdin);
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connector_agent::policy::SharedPolicy;
+use connector_agent::policy::{Policy, SharedPolicy};
 use connector_agent::relay::connection::{CloseReason, RelayConnection, RelaySettings};
 use connector_agent::relay::limits::RelayLimits;
 use connector_agent::relay::link::{Link, LinkError, Role};
@@ -76,6 +76,8 @@ pub struct Rig {
     /// The vehicle's DoIP gateways, at pins 3 and 11.
     pub gateways: Gateways,
     pub session: RelayConnection,
+    /// The policy of the session.
+    pub policy: SharedPolicy,
     pub operator: Link,
     pub heard: Vec<Heard>,
     pub texts: Vec<Envelope>,
@@ -142,7 +144,9 @@ fn hardware(
     let (bit_rate_is_fixed, kline_held) = (Arc::clone(bit_rate_is_fixed), Arc::new(()));
     HardwareBuilder::in_runtime_time()
         .can_port([6, 14], "can0", true)
+        .named(crate::config::BUS)
         .can_port([3, 11], "can1", false)
+        .named("LS")
         .open_can(move |device| {
             if can_fails.load(Ordering::Relaxed) {
                 let (device, source) = device_error(std::io::ErrorKind::NotFound, device);
@@ -198,12 +202,20 @@ impl Rig {
     }
 
     fn with(config: VirtualBusConfig, hold: Duration, limits: RelayLimits) -> Self {
-        Self::build(config, hold, limits, None)
+        Self::build(config, hold, limits, None, default_policy())
     }
 
     /// A connection on the hardware of the test, in place of the simulated buses.
     pub fn with_hardware(hardware: Hardware) -> Self {
-        Self::build(VirtualBusConfig::default(), 30 * SECOND, RelayLimits::default(), Some(hardware))
+        let limits = RelayLimits::default();
+        Self::build(VirtualBusConfig::default(), 30 * SECOND, limits, Some(hardware), default_policy())
+    }
+
+    /// A connection of a connector with this policy, written as JSON.
+    pub fn with_policy(settings: Value) -> Self {
+        let policy = Policy::new(serde_json::from_value(settings).unwrap(), false);
+        let limits = RelayLimits { max_channels: 256, ..RelayLimits::default() };
+        Self::build(VirtualBusConfig::default(), 30 * SECOND, limits, None, SharedPolicy::new(policy))
     }
 
     /// A connection on a connector whose only CAN bus has this adapter.
@@ -221,6 +233,7 @@ impl Rig {
         hold: Duration,
         limits: RelayLimits,
         own_hardware: Option<Hardware>,
+        policy: SharedPolicy,
     ) -> Self {
         let buses = [VirtualBus::new(config.clone()), VirtualBus::new(config)];
         let opening_fails = Arc::new(AtomicBool::new(false));
@@ -229,19 +242,15 @@ impl Rig {
         let bit_rate_is_fixed = Arc::new(AtomicBool::new(false));
         let hardware = own_hardware
             .unwrap_or_else(|| hardware(&buses, &kline, &gateways, &opening_fails, &bit_rate_is_fixed));
-        let settings = RelaySettings {
-            connection_uuid: UUID,
-            hold,
-            limits,
-            hardware,
-            policy: SharedPolicy::without_questions(),
-        };
+        let settings =
+            RelaySettings { connection_uuid: UUID, hold, limits, hardware, policy: policy.clone() };
         let start = now();
         Self {
             buses,
             kline,
             gateways,
             session: RelayConnection::new(settings, start),
+            policy,
             operator: Link::new(Role::Operator, Tag::from(UUID), start),
             heard: Vec::new(),
             texts: Vec::new(),
@@ -292,8 +301,11 @@ impl Rig {
     pub async fn request(&mut self, action: &str, message: Value) -> Envelope {
         let before = self.texts.len();
         self.ask(action, message);
-        assert!(self.run_until(2 * SECOND, |rig| rig.texts.len() > before).await, "{action} is not answered");
-        let reply = self.texts[before].clone();
+        // reports of the policy's state come between
+        let replies =
+            |rig: &Self| rig.texts[before..].iter().find(|text| text.action != "policyState").cloned();
+        assert!(self.run_until(2 * SECOND, |rig| replies(rig).is_some()).await, "{action} is not answered");
+        let reply = replies(self).unwrap();
         assert_eq!(reply.request_id.as_deref(), Some("7"), "the request's id is echoed");
         reply
     }
@@ -493,6 +505,11 @@ impl Rig {
             self.heard.push(Heard { channel: record.channel, at, got });
         }
     }
+}
+
+/// The policy of a connection whose test is about other things.
+fn default_policy() -> SharedPolicy {
+    SharedPolicy::without_questions()
 }
 
 /// The problem of an error message: its status, and the last part of its type.

@@ -7,6 +7,7 @@ use connector_hal::can::CanEvent;
 
 use super::CanChannels;
 use crate::protocol::isotp::SendFailure;
+use crate::protocol::uds::OBD_CURRENT_DATA;
 use crate::relay::channel::{CanChannel, ChannelOutput, Output};
 
 impl CanChannels {
@@ -19,7 +20,8 @@ impl CanChannels {
                 let is_own_answer = !is_from_kernel && self.report_heard(now, frame);
                 self.for_each_channel(*at, |channel| {
                     // a raw channel does not receive frames that its own connection sent
-                    if !is_from_kernel || !matches!(channel, CanChannel::Raw(_)) {
+                    let is_hidden = is_own_answer && !channel.awaits(now, OBD_CURRENT_DATA);
+                    if !is_hidden && (!is_from_kernel || !matches!(channel, CanChannel::Raw(_))) {
                         channel.handle_frame(now, frame);
                     }
                 });

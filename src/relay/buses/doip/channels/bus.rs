@@ -66,7 +66,9 @@ impl Channels for DoipChannels {
     }
 
     fn ask(&mut self, now: Instant, target: IntentTarget, request: &[u8]) -> bool {
-        self.channels.values_mut().any(|channel| channel.pdus.is_to(target) && channel.pdus.ask(now, request))
+        self.channels
+            .values_mut()
+            .any(|channel| channel.pdus.is_to(target) && channel.pdus.ask_briefly(now, request))
     }
 
     /// Asks the ECU of any channel that is open.
@@ -75,7 +77,7 @@ impl Channels for DoipChannels {
         let [high, low] = did.to_be_bytes();
         let mut open =
             self.channels.values_mut().filter(|channel| channel.opening.is_none() && !channel.is_down);
-        open.any(|channel| channel.pdus.ask(now, &[READ_DATA_BY_IDENTIFIER, high, low]))
+        open.any(|channel| channel.pdus.ask_briefly(now, &[READ_DATA_BY_IDENTIFIER, high, low]))
     }
 
     fn open_channel(

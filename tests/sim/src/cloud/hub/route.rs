@@ -27,7 +27,7 @@ pub(crate) struct Forward {
 fn forwarded(action: &str) -> Option<bool> {
     match action {
         "configureBuses" | "openChannel" | "closeChannel" | "resumeConnection" | "closeConnection"
-        | "scanEcus" => Some(true),
+        | "scanEcus" | "requestConsent" => Some(true),
         "identifyVehicle" | "dismissCallForAttention" => Some(false),
         _ => None,
     }
@@ -126,6 +126,7 @@ impl Hub {
                 }
                 Ok(None)
             }
+            "policyState" => Ok(state.operator_of(connector_id).map(|outbox| Forward { outbox, envelope })),
             // a connector of the first version does not know the notices
             "error" if answers_notice(&envelope.message) => Ok(None),
             // an error about something that has no request, such as a binary message

@@ -209,6 +209,7 @@ impl Hosts {
         let ecu = Ecu::new(EcuConfig {
             timing: vehicle.timing,
             max_block_length: vehicle.max_block_length,
+            drive: vehicle.drive.clone(),
             ..EcuConfig::new(&vehicle.record.platform, record)
         });
         self.push(record.name.clone(), address, can, Box::new(ecu), vehicle.memory_dir.clone());

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::vehicle::catalogue::{EcuRecord, Exchange};
+use crate::vehicle::drive::Drive;
 
 /// Timing parameters and processing times of an ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct EcuConfig {
     pub max_block_length: u16,
     /// Limit of the total size of all downloaded images, in bytes.
     pub max_memory: usize,
+    /// How the ECU's vehicle drives.
+    pub drive: Drive,
 }
 
 impl EcuConfig {
@@ -72,6 +75,7 @@ impl EcuConfig {
             timing: Timing::default(),
             max_block_length: 0x0FFF,
             max_memory: 16 << 20,
+            drive: Drive::default(),
         }
     }
 }

@@ -244,9 +244,8 @@ impl Ecu {
         let image = self.flash.images().last();
         match identifier {
             DID_ACTIVE_SESSION => Some(vec![self.session.code()]),
-            // the vehicle stands, and its engine is off
-            DID_SPEED => Some(vec![0]),
-            DID_ENGINE_SPEED => Some(vec![0, 0]),
+            DID_SPEED => self.config.drive.obd_speed().map(|kmh| vec![kmh]),
+            DID_ENGINE_SPEED => Some(self.config.drive.obd_engine_speed().to_vec()),
             DID_IMAGE => {
                 let image = image?;
                 let mut value: Vec<u8> = image.address.to_be_bytes().into_iter().skip(3).collect();
@@ -279,9 +278,15 @@ impl Ecu {
     fn other_service(&self, service: u8, data: &[u8]) -> Result<Vec<u8>, Nrc> {
         let mut same = self.config.exchanges.iter().filter(|known| known.request.first() == Some(&service));
         match (service, data) {
-            // the vehicle stands, and its engine is off (SAE J1979, mode 01)
-            (0x01, [pid @ 0x0D]) => Ok(vec![0x41, *pid, 0]),
-            (0x01, [pid @ 0x0C]) => Ok(vec![0x41, *pid, 0, 0]),
+            // speeds (SAE J1979, mode 01)
+            (0x01, [pid @ 0x0D]) => {
+                let kmh = self.config.drive.obd_speed().ok_or(Nrc::RequestOutOfRange)?;
+                Ok(vec![0x41, *pid, kmh])
+            }
+            (0x01, [pid @ 0x0C]) => {
+                let [high, low] = self.config.drive.obd_engine_speed();
+                Ok(vec![0x41, *pid, high, low])
+            }
             // OBD-II mode 09: the supported information types 01…20 (ISO 15031-5, 7.9)
             (0x09, [0x00]) => {
                 let supported = same

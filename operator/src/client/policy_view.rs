@@ -1,0 +1,122 @@
+//! The state of the connector's policy, as `policyState` reports it.
+
+use std::fmt;
+
+use connector_agent::cli::clean;
+use serde::Deserialize;
+
+/// The state of the connector's policy.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct PolicyView {
+    /// `off`, `observe` or `enforce`.
+    pub mode: String,
+    /// `moving`, `stationary` or `unknown`.
+    pub motion: String,
+    /// The speed in km/h.
+    #[serde(default)]
+    pub speed_kmh: Option<f64>,
+    /// The voltage in volts.
+    #[serde(default)]
+    pub voltage: Option<f64>,
+    /// `on`, `off` or `unknown`.
+    #[serde(default)]
+    pub engine: Option<String>,
+    /// The consents of the person at the vehicle.
+    #[serde(default)]
+    pub consent: Vec<ConsentView>,
+    /// The class for which the person at the vehicle is being asked.
+    #[serde(default)]
+    pub asking: Option<String>,
+    /// The number of refusals in this connection.
+    #[serde(default)]
+    pub refused: u64,
+}
+
+/// One consent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ConsentView {
+    /// The class of requests.
+    pub class: String,
+    /// The end of the consent, in the format of RFC 3339.
+    pub until: String,
+}
+
+impl PolicyView {
+    /// Whether the person at the vehicle has agreed to this class.
+    pub fn is_agreed(&self, class: &str) -> bool {
+        self.consent.iter().any(|consent| consent.class == class)
+    }
+
+    /// Whether everything but the numbers is the same, so that a person need not read the state again.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let words =
+            |view: &Self| (view.mode.clone(), view.motion.clone(), view.engine.clone(), view.asking.clone());
+        words(self) == words(other) && self.consent == other.consent
+    }
+}
+
+impl fmt::Display for PolicyView {
+    /// Writes one line: what the vehicle does, and what the policy allows.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.motion.as_str(), self.speed_kmh) {
+            ("moving", Some(kmh)) => write!(f, "the vehicle moves at {kmh:.0} km/h")?,
+            ("moving", None) => f.write_str("the vehicle moves")?,
+            ("stationary", _) => f.write_str("the vehicle stands")?,
+            _ => f.write_str("the vehicle's speed is unknown")?,
+        }
+        match self.engine.as_deref() {
+            Some("on") => f.write_str(", its engine runs")?,
+            Some("off") => f.write_str(", its engine is off")?,
+            _ => {}
+        }
+        if let Some(volts) = self.voltage {
+            write!(f, ", {volts:.1} V")?;
+        }
+        if let Some(class) = &self.asking {
+            write!(f, "; the person at the vehicle is asked for consent to {}", clean(class))?;
+        }
+        for consent in &self.consent {
+            write!(f, "; consent to {} until {}", clean(&consent.class), clean(&consent.until))?;
+        }
+        match self.mode.as_str() {
+            "observe" => f.write_str("; the policy only observes"),
+            "off" => f.write_str("; the policy is off"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn view(message: Value) -> PolicyView {
+        serde_json::from_value(message).unwrap()
+    }
+
+    #[test]
+    fn a_state_is_one_line_in_words() {
+        let moving = view(json!({"mode": "enforce", "motion": "moving", "speed_kmh": 12, "voltage": 12.44,
+            "engine": "on", "consent": [], "refused": 2}));
+        assert_eq!(moving.to_string(), "the vehicle moves at 12 km/h, its engine runs, 12.4 V");
+        let asking = view(json!({"mode": "observe", "motion": "stationary", "asking": "programming",
+            "consent": [{"class": "bus", "until": "2026-11-30T10:03:29Z"}]}));
+        assert_eq!(
+            asking.to_string(),
+            "the vehicle stands; the person at the vehicle is asked for consent to programming; consent to bus until \
+             2026-11-30T10:03:29Z; the policy only observes"
+        );
+        let hostile = "a\u{1b}[2J\n".repeat(10);
+        let hostile = view(json!({"mode": "enforce", "motion": hostile, "asking": hostile}));
+        assert!(!hostile.to_string().contains(['\u{1b}', '\n']), "{hostile}");
+    }
+
+    #[test]
+    fn numbers_alone_do_not_make_a_state_different() {
+        let at = |kmh: u8, motion: &str| view(json!({"mode": "enforce", "motion": motion, "speed_kmh": kmh}));
+        assert!(at(12, "moving").is_alike(&at(13, "moving")));
+        assert!(!at(1, "moving").is_alike(&at(0, "stationary")));
+    }
+}
