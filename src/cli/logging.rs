@@ -1,15 +1,16 @@
 //! Logging to standard error.
 
 use anyhow::Context;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::{Registry, fmt, reload};
 
 use super::log_line::LineFormat;
-use crate::config::LogFormat;
+use crate::config::{LogFormat, log_filter};
 
 /// Changes the log level while the program runs.
-pub(super) struct LogLevel(reload::Handle<EnvFilter, Registry>);
+pub(super) struct LogLevel(reload::Handle<Targets, Registry>);
 
 impl LogLevel {
     /// Sets the log level, or directives for it.
@@ -18,9 +19,10 @@ impl LogLevel {
     }
 }
 
-fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
-    EnvFilter::try_new(directives)
-        .with_context(|| format!("`{directives}` is not a log level, such as info or debug"))
+fn filter(directives: &str) -> anyhow::Result<Targets> {
+    log_filter(directives).with_context(|| {
+        format!("`{directives}` is not a log level, such as info, nor directives, such as info,connector_agent::relay=debug")
+    })
 }
 
 /// Starts logging; `RUST_LOG` has precedence over `directives`.

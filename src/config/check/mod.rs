@@ -8,9 +8,8 @@ mod policy;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-
 use crate::config::configuration::Config;
+use crate::config::log_filter::log_filter;
 use crate::config::problem::ConfigProblem;
 
 pub(super) use machine::machine;
@@ -40,7 +39,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<ConfigProblem> {
     problems.extend(doip::check(&config.doip));
     problems.extend(policy::check(config));
     problems.extend(bounds(config));
-    if EnvFilter::try_new(&config.log.level).is_err() {
+    if log_filter(&config.log.level).is_none() {
         let fix =
             "write error, warn, info, debug or trace, or directives like info,connector_agent::relay=debug";
         problems.push(ConfigProblem::error("not a log level", fix).at_key("log.level"));
