@@ -8,12 +8,12 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 /// be logged.
 pub(crate) fn log_filter(directives: &str) -> Option<Targets> {
     let is_level = |directive: &str| directive.parse::<LevelFilter>().is_ok();
-    let mut parts = directives.split(',').map(str::trim).filter(|part| !part.is_empty());
-    let are_known = parts.all(|part| match part.split_once('=') {
-        Some((target, level)) => !target.trim().is_empty() && is_level(level.trim()),
+    let parts: Vec<&str> = directives.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let are_known = parts.iter().all(|part| match part.split_once('=') {
+        Some((target, level)) => !target.is_empty() && is_level(level),
         None => is_level(part),
     });
-    are_known.then(|| directives.parse().ok()).flatten()
+    are_known.then(|| parts.join(",").parse().ok()).flatten()
 }
 
 #[cfg(test)]
