@@ -15,13 +15,13 @@ use super::args::Args;
 use super::duration::brief;
 use super::story::{ResultTable, Story};
 use crate::scenario::{connect, create_ticket, log_in_customer, log_in_operator, toml_string};
-use crate::vehicle::kline::{KlineEcuConfig, KlineVehicle};
+use crate::vehicle::kline::{DEFAULT_VIN, KlineEcuConfig, KlineVehicle};
 use connector_operator::client::{Channel, Connection, Timing};
 use connector_operator::hex;
 
 const BUS: &str = "K";
 const ENGINE: u8 = 0x11;
-const VIN: &str = "WVWZZZ1KZ6W000001";
+const VIN: &str = DEFAULT_VIN;
 /// The bit rate of the line, in bit/s.
 const BIT_RATE: u32 = 10_400;
 /// The number of bytes to write; a longer download would show nothing new.

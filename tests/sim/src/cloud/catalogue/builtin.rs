@@ -4,6 +4,8 @@ use connector_agent::protocol::vin::Vin;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use crate::vehicle::kline::DEFAULT_VIN;
+
 use super::{
     Block, CancelReason, Catalogue, Currency, Customer, Group, KnownVehicle, Make, Model, OutsourceProvider,
     Prerequisite, PrerequisiteOption, Product, ProductBundle, ProductGroup, ServiceProvider, Translation,
@@ -15,6 +17,9 @@ const EMBEDDED: &str = include_str!("../../../../data/vehicles/vehicles.json");
 
 /// What the examples of the vendor's documents name.
 const EXAMPLES: &str = include_str!("../../../fixtures/vendor/catalogue.json");
+
+/// The platform of the vehicle with a K-line, which is in no file.
+const KLINE_PLATFORM: &str = "VOLKSWAGEN_GOLF_MK7";
 
 #[derive(Deserialize)]
 struct Entry {
@@ -225,6 +230,9 @@ fn vehicles(entries: &[Entry]) -> (Vec<Make>, Vec<KnownVehicle>) {
         });
         if let Some(vin) = entry.vin {
             vehicles.push(KnownVehicle { vin: vin.to_string(), model_variant_id: id });
+        }
+        if entry.platform == KLINE_PLATFORM {
+            vehicles.push(KnownVehicle { vin: DEFAULT_VIN.to_owned(), model_variant_id: id });
         }
     }
     (makes, vehicles)

@@ -121,6 +121,7 @@ mod tests {
             assert_eq!(vehicle.variant.id, known.model_variant_id);
             assert!(catalogue.products_for(vehicle.model.id).count() > 0);
         }
+        assert!(catalogue.vehicle(crate::vehicle::kline::DEFAULT_VIN).is_some(), "the one with a K-line");
         assert!(catalogue.vehicle("00000000000000001").is_none());
     }
 

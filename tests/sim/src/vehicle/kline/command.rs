@@ -8,7 +8,7 @@ use connector_hal::kline::sim::{PtyKLine, SimLine};
 use connector_hal::timer::TimerKind;
 use serde_json::{Value, json};
 
-use super::config::KlineEcuConfig;
+use super::config::{DEFAULT_VIN, KlineEcuConfig};
 use super::vehicle::KlineVehicle;
 
 /// Tolerance for the tester's times, because its process is scheduled independently of the line.
@@ -37,7 +37,7 @@ pub struct KlineArgs {
     #[arg(long, value_name = "N", default_value_t = 10_400, value_parser = clap::value_parser!(u32).range(1_000..=115_200), requires = "kline")]
     kline_bit_rate: u32,
     /// VIN that the ECUs report. A VIN from the file of vehicles takes precedence.
-    #[arg(long, value_name = "VIN", default_value = "WVWZZZ1KZ6W000001", requires = "kline")]
+    #[arg(long, value_name = "VIN", default_value = DEFAULT_VIN, requires = "kline")]
     kline_vin: String,
 }
 

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The VIN that ECUs of a K-line report by default.
+pub const DEFAULT_VIN: &str = "WVWZZZ1KZ6W000001";
+
 /// A K-line ECU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KlineEcuConfig {
@@ -102,7 +105,7 @@ impl KlineEcuConfig {
             p2: Duration::from_millis(30),
             p3_max: Duration::from_secs(5),
             tolerance: Duration::ZERO,
-            vin: Some("WVWZZZ1KZ6W000001".to_owned()),
+            vin: Some(DEFAULT_VIN.to_owned()),
             erase_time: Duration::from_secs(2),
             pending_interval: Duration::from_millis(800),
             scripts: Vec::new(),

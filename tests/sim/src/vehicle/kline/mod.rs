@@ -17,6 +17,6 @@ mod vehicle;
 
 pub use anomaly::Anomaly;
 pub use command::{KlineArgs, RunningKline};
-pub use config::{AnswerScript, KlineEcuConfig, Misbehaviour};
+pub use config::{AnswerScript, DEFAULT_VIN, KlineEcuConfig, Misbehaviour};
 pub use ecu::KlineEcu;
 pub use vehicle::KlineVehicle;
