@@ -1,4 +1,4 @@
-//! What somebody or something wants to do to the vehicle.
+//! An intent: an action on the vehicle that the policy judges.
 
 use connector_hal::can::{CanFrame, CanId};
 

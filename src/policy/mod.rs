@@ -178,7 +178,7 @@ impl Policy {
         self.handle_reported(now, response);
     }
 
-    /// Handles the speeds of vehicle and engine in a response, whoever asked for them.
+    /// Handles the speeds of vehicle and engine in a response to the operator or to the connector.
     fn handle_reported(&mut self, now: Instant, response: &[u8]) {
         match obd::reported(response) {
             Some(obd::Reported::Speed(source, kmh)) => self.handle_asked_speed(now, source, kmh),

@@ -27,7 +27,7 @@ pub(in crate::policy) struct RequestParts {
 }
 
 impl RequestParts {
-    /// The parts of a request. The target tells KWP2000 from UDS where the two differ.
+    /// The parts of a request. Where KWP2000 and UDS differ, the target shows which of them it is.
     pub(in crate::policy) fn of(target: IntentTarget, request: &[u8]) -> Self {
         let is_kwp = matches!(target, IntentTarget::Address(_));
         let service = |service: u8, len| Self { service: Some(service), len, ..Self::default() };
