@@ -10,7 +10,6 @@ mod last_request;
 mod output;
 mod own_request;
 mod pdu_channel;
-mod pdu_queue;
 mod raw_channel;
 mod tp20_transport;
 mod transport;

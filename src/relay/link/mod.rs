@@ -3,24 +3,23 @@
 //! [`Link`] is a pure state machine, which runs on both ends of a connection.
 
 mod arena;
+mod clock;
 mod frame_queue;
-mod incoming;
 mod outbox;
 mod pacer;
 mod peer_clock;
 mod records;
+mod resume;
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::relay::wire::codec::{CodecError, Header, Payload, Records, Tag};
-use incoming::check;
+use crate::relay::wire::codec::{CodecError, Header, Payload, Record, Records, Tag};
 use outbox::Outbox;
 use pacer::Pacer;
 use peer_clock::{Echo, PeerClock};
 
-pub use incoming::Incoming;
 pub use outbox::KEPT_LIMIT;
 
 /// The time after which an acknowledgement is sent alone at the latest: half of the 200 ms of the relay
@@ -248,43 +247,6 @@ impl Link {
         self.received == 0 && self.outbox.last_seq() == 0
     }
 
-    /// The smallest round trip to the peer in the last minute; `None` if the peer sends no `clock` records.
-    pub fn round_trip(&self, now: Instant) -> Option<Duration> {
-        self.peer_clock.round_trip(self.clock(now))
-    }
-
-    /// Whether the difference of the clocks was measured, so that ages are known from the first message on.
-    pub(crate) fn has_measured_clock(&self) -> bool {
-        self.peer_clock.is_measured()
-    }
-
-    /// Whether the peer has sent a `clock` record.
-    pub(crate) fn has_received_clock(&self) -> bool {
-        self.peer_clock.has_sent_clock()
-    }
-
-    /// Whether the peer's clock has been another one since the last call of this method, of which nothing was known.
-    pub(crate) fn take_other_clock(&mut self) -> bool {
-        std::mem::take(&mut self.has_other_clock)
-    }
-
-    /// How long ago the peer's clock was `time`, in µs, by what is known now.
-    pub(crate) fn age(&self, now: Instant, time: u64) -> Duration {
-        self.peer_clock.age(self.clock(now), time)
-    }
-
-    /// Sends a `clock` record although there is nothing else to send, unless one was sent on this websocket. The
-    /// peer's first message then shows how old it is.
-    pub fn announce_clock(&mut self) {
-        self.is_clock_announced |= self.clock_sent.is_none();
-    }
-
-    /// The connection's clock, in µs. It is never 0, which is no echo in a `clock` record.
-    fn clock(&self, now: Instant) -> u64 {
-        let elapsed = now.saturating_duration_since(self.opened).as_micros();
-        u64::try_from(elapsed).unwrap_or(u64::MAX).max(1)
-    }
-
     /// Queues a record about something that happened at `at`.
     ///
     /// Frames wait apart from all other records, which go ahead of them. A frame that has waited for a second
@@ -347,17 +309,6 @@ impl Link {
         Some(sent.bytes)
     }
 
-    /// The content of the `clock` record in the message that is sent now, if one is due.
-    fn take_echo(&mut self, now: Instant) -> Option<Echo> {
-        let is_due = self.clock_sent.is_none_or(|at| now.saturating_duration_since(at) >= CLOCK_EVERY);
-        if !is_due {
-            return None;
-        }
-        self.clock_sent = Some(now);
-        self.is_clock_announced = false;
-        Some(self.peer_clock.echo(self.clock(now)))
-    }
-
     /// Handles a message of the peer. Returns `None` if the message is not new, or belongs to another
     /// connection.
     ///
@@ -410,40 +361,49 @@ impl Link {
         self.pacer.handle_acknowledged(now, acknowledged);
         Ok(())
     }
+}
 
-    /// The websocket is lost, or the peer is not reachable: no message is sent until [`Link::resume`].
-    pub fn interrupt(&mut self) {
-        self.is_up = false;
-        self.clock_sent = None;
-        self.is_clock_announced = false;
+/// A new message of the peer, with its age.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    age: Duration,
+    time: u64,
+    records: Records<'a>,
+}
+
+impl<'a> Incoming<'a> {
+    /// The records, in order, except those of the clock. Each of them has been checked.
+    pub fn records(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
+        let records = self.records.clone().filter_map(Result::ok);
+        records.filter(|record| !matches!(record.payload, Payload::Clock { .. }))
     }
 
-    /// The peer is reachable again, and no message was lost: those that it has not acknowledged are sent again.
-    pub(crate) fn resume_unacknowledged(&mut self, now: Instant) {
-        // the peer's own acknowledgement is never refused
-        let _resumed = self.resume(now, self.outbox.acknowledged());
+    /// The age of a record: the age of the message, and the time that the record waited before the message
+    /// was sealed.
+    pub fn age_of(&self, record: &Record<'_>) -> Duration {
+        self.age.saturating_add(Duration::from_micros(waited(record)))
     }
 
-    /// The peer is back and has received the messages up to `received`. All later messages are sent again, in
-    /// order and with the same numbers.
-    ///
-    /// The operator's end removes all frames from the messages that it still keeps.
-    pub fn resume(&mut self, now: Instant, received: u32) -> Result<(), LinkError> {
-        let forgotten = self.outbox.acknowledged();
-        if received < forgotten {
-            return Err(LinkError::Forgotten { received, forgotten });
-        }
-        self.handle_acknowledgement(now, received)?;
-        if self.role == Role::Operator {
-            self.outbox.leave_out_frames();
-        }
-        self.outbox.rewind(self.clock(now));
-        self.pacer.reset();
-        self.peer_clock.handle_resumed();
-        self.is_up = true;
-        if self.role == Role::Connector {
-            self.announce_clock();
-        }
-        Ok(())
+    /// The peer's clock when a record began to wait for its message, in µs; see [`Link::age`](super::Link::age).
+    pub(crate) fn time_of(&self, record: &Record<'_>) -> u64 {
+        self.time.saturating_sub(waited(record))
     }
+}
+
+/// How long a record waited before its message was sealed, in µs.
+fn waited(record: &Record<'_>) -> u64 {
+    u64::from(record.offset.min(0).unsigned_abs())
+}
+
+/// The content of the `clock` record among these records, and the first record that cannot be decoded.
+fn check(records: &Records<'_>) -> (Option<Echo>, Option<CodecError>) {
+    let mut found = None;
+    for record in records.clone() {
+        match record {
+            Ok(Record { payload: Payload::Clock { echo, hold }, .. }) => found = Some(Echo { echo, hold }),
+            Ok(_) => {}
+            Err(error) => return (found, Some(error)),
+        }
+    }
+    (found, None)
 }

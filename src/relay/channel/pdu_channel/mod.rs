@@ -1,17 +1,24 @@
 //! Channels that carry PDUs over any transport: the queue of PDUs, chained PDUs, confirmations, TesterPresent.
 
+mod events;
+mod questions;
+
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::keep_alive::{KeepAlive, KeepAliveHold};
-use super::last_request::{LastRequest, Permission, ResponseTiming};
-use super::output::{KeepAliveStop, Output, PduToSend, describe};
+use super::last_request::{LastRequest, NO_RESPONSE, Permission, ResponseTiming};
+use super::output::{KeepAliveStop, Output, PduToSend};
 use super::own_request::OwnRequest;
-use super::pdu_queue::{Accepted, Queue, QueuedPdu};
-use super::transport::{PduTransport, TransportEvent};
+use super::transport::PduTransport;
 use crate::policy::{ChannelPolicy, IntentTarget, Stage};
-use crate::protocol::uds;
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
+
+/// The number of PDUs that may wait on a channel (relay protocol, section 4.1).
+const QUEUE_PDUS: usize = 64;
+/// The number of bytes that may wait on a channel (relay protocol, section 4.1): room for most downloads, and less
+/// than a hundredth of the smallest connector's memory.
+const QUEUE_BYTES: usize = 512 * 1024;
 
 /// The settings that an operator chose for a channel.
 #[derive(Debug, Clone, Copy)]
@@ -125,31 +132,6 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             Accepted::Full => self.fail(SendFailedDetail::QueueFull),
             Accepted::Broken(code) => self.outputs.push_back(Output::chain_broken(code, 1)),
         }
-    }
-
-    /// Asks the ECU a question of the connector itself; false if the channel is busy.
-    pub(crate) fn ask(&mut self, now: Instant, question: &[u8]) -> bool {
-        self.send_own(now, question, false)
-    }
-
-    /// Sends the ECU a request of the connector itself that ends with its answer; false if the channel is busy. The
-    /// PDUs of the operator wait for the answer.
-    pub(crate) fn ask_briefly(&mut self, now: Instant, request: &[u8]) -> bool {
-        self.send_own(now, request, true)
-    }
-
-    fn send_own(&mut self, now: Instant, request: &[u8], is_brief: bool) -> bool {
-        let can_ask = !self.is_busy() && self.transport.send(now, request).is_ok();
-        if can_ask {
-            self.own.begin(request, is_brief);
-            self.sending = Some(Origin::Question);
-        }
-        can_ask
-    }
-
-    /// The request of [`PduChannel::ask`], and its answer.
-    pub(crate) fn own_request(&mut self) -> &mut OwnRequest {
-        &mut self.own
     }
 
     /// Breaks the chain behind a PDU of the operator that was refused before it reached the channel.
@@ -309,95 +291,6 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         }
     }
 
-    /// Handles the events of the transport. Call it after each call to the transport.
-    pub(crate) fn handle_events(&mut self, now: Instant) {
-        while let Some(event) = self.transport.poll_event() {
-            match event {
-                TransportEvent::ReceptionStarted => self.last.handle_reception_started(),
-                TransportEvent::ReceptionDropped => self.last.handle_reception_failed(),
-                TransportEvent::Received { pdu, .. } if self.is_for_keep_alive(now, &pdu) => {
-                    tracing::trace!("an ECU answered the connector's own TesterPresent");
-                }
-                TransportEvent::Received { pdu, .. } if self.own.is_answered_by(now, &pdu, &self.last) => {
-                    self.report_response(now, &pdu);
-                    self.own.handle_answer(pdu);
-                }
-                TransportEvent::Received { address, pdu } => {
-                    self.report_response(now, &pdu);
-                    let failed = self.last.handle_response(now, &pdu);
-                    self.outputs.push_back(Output::Pdu { address, data: pdu });
-                    if let Some(code) = failed {
-                        self.break_chain(code);
-                    }
-                }
-                TransportEvent::ReceiveFailed { detail, text } => {
-                    self.last.handle_reception_failed();
-                    let code = EventCode::ReceiveFailed;
-                    self.outputs.push_back(Output::event(code, detail, 0, text));
-                }
-                TransportEvent::Sent { elapsed } => self.handle_sent(now, elapsed),
-                TransportEvent::SendFailed { detail } => self.handle_send_failed(detail),
-                TransportEvent::ConnectionLost { detail, text } => {
-                    let code = EventCode::KeepAliveFailed;
-                    let detail = detail as u16;
-                    self.outputs.push_back(Output::event(code, detail, 0, text));
-                }
-            }
-        }
-        self.start_next(now);
-    }
-
-    fn report_response(&self, now: Instant, response: &[u8]) {
-        if let Some(policy) = &self.policy {
-            policy.handle_response(now, response);
-        }
-    }
-
-    /// Whether this PDU answers a TesterPresent that the connector has sent by itself. The operator must not get an
-    /// answer to a request that the operator did not send.
-    fn is_for_keep_alive(&self, now: Instant, pdu: &[u8]) -> bool {
-        self.keep_alive.expects_answer(now)
-            && uds::is_response_to(uds::TESTER_PRESENT, pdu)
-            && !self.last.is_pending_for(uds::TESTER_PRESENT)
-    }
-
-    /// Whether the operator awaits a response of this service.
-    pub(crate) fn awaits(&self, service: u8) -> bool {
-        self.last.is_pending_for(service)
-    }
-
-    fn handle_sent(&mut self, now: Instant, elapsed: Duration) {
-        self.keep_alive.postpone(now);
-        if self.sending == Some(Origin::KeepAlive) {
-            self.keep_alive.handle_sent(now);
-        }
-        if self.sending == Some(Origin::Question) {
-            self.own.handle_sent(now);
-        }
-        if let Some(Origin::Operator { confirm }) = self.sending.take() {
-            if confirm {
-                let value = u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX);
-                self.outputs.push_back(Output::event(EventCode::Sent, 0, value, ""));
-            }
-            self.last.handle_sent(now, self.transport.agreed_p2());
-        }
-    }
-
-    fn handle_send_failed(&mut self, detail: SendFailedDetail) {
-        let Some(origin) = self.sending.take() else { return };
-        let text = self.transport.failure_text().unwrap_or_else(|| describe(detail).to_owned());
-        let code = match origin {
-            // the question stays without an answer
-            Origin::Question => return,
-            Origin::KeepAlive => EventCode::KeepAliveFailed,
-            Origin::Operator { .. } => EventCode::SendFailed,
-        };
-        self.outputs.push_back(Output::event(code, detail as u16, 0, text));
-        if matches!(origin, Origin::Operator { .. }) {
-            self.handle_request_not_sent();
-        }
-    }
-
     /// The next output for the operator.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -439,5 +332,111 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                 && !is_pending
                 && !self.transport.is_receiving()
         })
+    }
+}
+
+/// A PDU that waits for its turn.
+#[derive(Debug, PartialEq, Eq)]
+struct QueuedPdu {
+    data: Vec<u8>,
+    flags: PduFlags,
+    expires: Instant,
+}
+
+impl QueuedPdu {
+    /// Whether the PDU has waited for too long. A chained PDU waits on purpose.
+    fn is_too_old(&self, now: Instant) -> bool {
+        !self.flags.chained && self.expires < now
+    }
+}
+
+/// Whether a PDU of the operator was queued.
+#[derive(Debug, PartialEq, Eq)]
+enum Accepted {
+    Queued,
+    /// The queue is full.
+    Full,
+    /// The PDU is chained to a PDU that failed with this code.
+    Broken(u8),
+}
+
+/// The PDUs of the operator that wait for their turn.
+#[derive(Debug, Default)]
+struct Queue {
+    pdus: VecDeque<QueuedPdu>,
+    bytes: usize,
+    /// Chained PDUs that arrive behind discarded ones are discarded too, with this code.
+    tail_broken: Option<u8>,
+    /// A chained PDU was refused because the queue is full. Chained PDUs behind it are refused too, until all
+    /// PDUs before it are answered.
+    tail_refused: bool,
+}
+
+impl Queue {
+    fn push(&mut self, last: &LastRequest, pdu: PduToSend<'_>) -> Accepted {
+        let PduToSend { flags, expires, data } = pdu;
+        let is_answered = last.permission() == Permission::Granted;
+        if flags.chained {
+            if let Some(code) = self.tail_broken {
+                return Accepted::Broken(code);
+            }
+            if self.tail_refused && !(self.pdus.is_empty() && is_answered) {
+                return Accepted::Full;
+            }
+        }
+        let must_wait = !self.pdus.is_empty() || last.is_sending() || flags.chained && !is_answered;
+        if self.pdus.len() >= QUEUE_PDUS || must_wait && self.bytes + data.len() > QUEUE_BYTES {
+            if flags.chained {
+                self.tail_refused = true;
+            } else {
+                // otherwise the PDUs chained to it would be sent behind another PDU
+                self.tail_broken = Some(NO_RESPONSE);
+            }
+            return Accepted::Full;
+        }
+        self.tail_refused = false;
+        self.tail_broken = None;
+        self.bytes += data.len();
+        self.pdus.push_back(QueuedPdu { data: data.to_vec(), flags, expires });
+        Accepted::Queued
+    }
+
+    fn pop(&mut self) -> Option<QueuedPdu> {
+        let next = self.pdus.pop_front()?;
+        self.bytes -= next.data.len();
+        Some(next)
+    }
+
+    fn is_next_chained(&self) -> bool {
+        self.pdus.front().is_some_and(|next| next.flags.chained)
+    }
+
+    /// A PDU was refused before it reached the queue: the PDUs chained to it are discarded.
+    fn handle_refused(&mut self, flags: PduFlags) {
+        if self.tail_broken.is_none() || !flags.chained {
+            self.tail_broken = Some(NO_RESPONSE);
+        }
+    }
+
+    /// Discards the chained PDUs, because the request before them failed with this code. Returns their number.
+    fn discard_chained(&mut self, code: u8) -> u32 {
+        if self.pdus.back().is_none_or(|last| last.flags.chained) {
+            self.tail_broken = Some(code);
+        }
+        let before = self.pdus.len();
+        self.pdus.retain(|queued| !queued.flags.chained);
+        self.bytes = self.pdus.iter().map(|queued| queued.data.len()).sum();
+        (before - self.pdus.len()) as u32
+    }
+
+    /// Discards all PDUs. Returns their number.
+    fn discard_all(&mut self) -> usize {
+        let count = self.pdus.len();
+        if self.pdus.back().is_some_and(|last| last.flags.chained) {
+            self.tail_broken = Some(NO_RESPONSE);
+        }
+        self.pdus.clear();
+        self.bytes = 0;
+        count
     }
 }
