@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_voltage_that_changes_by_a_fifth_of_a_volt_is_reported_after_five_seconds_at_least() {
+    fn a_voltage_that_changes_is_reported_at_most_every_five_seconds() {
         let mut rig = Rig::new();
         rig.reports(20);
         rig.volts = Some(12.5);

@@ -45,7 +45,7 @@ fn outcome_name(outcome: ScanOutcome) -> &'static str {
         ScanOutcome::MayMove => "vehicle-may-move",
         ScanOutcome::OtherTester => "other-tester",
         ScanOutcome::IgnitionOff => "ignition-off",
-        ScanOutcome::NotAcknowledged => "nobody-on-bus",
+        ScanOutcome::NotAcknowledged => "no-node",
         ScanOutcome::FellAsleep => "bus-asleep",
         ScanOutcome::BusOff => "bus-off",
     }
@@ -53,7 +53,7 @@ fn outcome_name(outcome: ScanOutcome) -> &'static str {
 
 pub(super) fn given_up_in_json(name: &str, why: GiveUp) -> String {
     let outcome = match why {
-        GiveUp::NoNode => "nobody-on-bus",
+        GiveUp::NoNode => "no-node",
         GiveUp::UnknownBitRate => "unknown-bit-rate",
         GiveUp::Refused => "bit-rate-refused",
     };

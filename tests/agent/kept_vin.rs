@@ -18,7 +18,7 @@ async fn start(bus: &VirtualBus, settings: AgentSettings, state: PathBuf) -> Rig
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_restart_with_the_ignition_off_the_kept_vin_is_reported_and_no_ecu_is_asked() {
+async fn with_the_ignition_off_a_restart_reports_the_kept_vin_and_asks_no_ecu() {
     let state = tempfile::tempdir().unwrap();
     let path = state.path().join("state");
     let bus = bus();

@@ -149,7 +149,7 @@ async fn is_open(connection: &Connection) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_sighup_the_log_level_counts_immediately_and_the_rest_when_no_connection_is_open() {
+async fn sighup_changes_the_log_level_immediately_and_the_rest_after_the_connection() {
     let mut rig = Rig::start("error").await;
     let (ticket, connection) = rig.connect().await;
     rig.reload(&rig.config("info", 2));

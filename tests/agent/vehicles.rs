@@ -112,8 +112,8 @@ async fn check_vin(sandbox: &Sandbox, connector: &Connector, record: &VehicleRec
             ));
         }
     }
-    let told_by = |(address, _): &(EcuAddress, _)| identified["address"] == address.response.to_string();
-    match vin.is_none() || record.vin_exchanges.iter().any(told_by) {
+    let is_sender = |(address, _): &(EcuAddress, _)| identified["address"] == address.response.to_string();
+    match vin.is_none() || record.vin_exchanges.iter().any(is_sender) {
         true => Ok(()),
         false => Err(format!("the VIN comes from another ECU than in the file: {identified}")),
     }

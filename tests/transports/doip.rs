@@ -274,7 +274,7 @@ async fn the_command_scans_a_named_gateway_that_is_silent_by_udp() {
 async fn the_scan_command_reports_a_missing_gateway() {
     let unused_address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (status, report) = scan(&format!("doip:{unused_address}")).await;
-    assert_eq!((status, &report["outcome"]), (Some(4), &"nobody-on-bus".into()), "{report}");
+    assert_eq!((status, &report["outcome"]), (Some(4), &"no-node".into()), "{report}");
     let (status, _) = scan("doip:not/a/name").await;
     assert_eq!(status, Some(1));
 }

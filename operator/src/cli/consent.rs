@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_outcomes_of_a_question_for_consent_are_told_apart() {
+    async fn each_outcome_of_a_question_for_consent_has_its_text() {
         let (before, asking) = (state(None, None), state(Some("programming"), None));
         let agreed = state(None, Some("programming"));
         let other = state(Some("programming"), Some("bus"));

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_low_voltage_is_low_immediately_and_suffices_after_five_seconds_above_the_hysteresis() {
+    fn a_voltage_suffices_again_after_five_seconds_above_the_hysteresis() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut supply = Supply::new(12.0);

@@ -164,10 +164,10 @@ impl Results {
 
     /// The VINs of each bus and network, the first to deliver one in front.
     fn candidates(&self) -> Vec<Vec<Candidate>> {
-        let mut buses: Vec<_> = self.buses.iter().map(|(index, bus)| (bus.told_at, *index, bus)).collect();
-        buses.sort_by_key(|(told_at, index, _)| (told_at.is_none(), *told_at, *index));
+        let mut buses: Vec<_> = self.buses.iter().map(|(index, bus)| (bus.found_at, *index, bus)).collect();
+        buses.sort_by_key(|(found_at, index, _)| (found_at.is_none(), *found_at, *index));
         let mut by_time: Vec<(Option<Instant>, &Vec<Candidate>)> =
-            buses.into_iter().map(|(told_at, _, bus)| (told_at, &bus.candidates)).collect();
+            buses.into_iter().map(|(found_at, _, bus)| (found_at, &bus.candidates)).collect();
         by_time.extend(self.networks.iter().map(|(at, _, network)| (Some(*at), &network.candidates)));
         by_time.sort_by_key(|(at, candidates)| (candidates.is_empty(), at.is_none(), *at));
         by_time.into_iter().map(|(_, candidates)| candidates.clone()).collect()

@@ -124,7 +124,7 @@ async fn a_bus_that_went_off_is_not_a_device_that_has_returned() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reading_of_the_vin_sends_nothing_while_frames_of_the_operator_may_be_a_transfer() {
+async fn a_vin_reading_sends_nothing_while_raw_frames_may_be_a_transfer() {
     let mut rig = Rig::configured().await;
     let _ecu = slow_ecu(&rig);
     let node = Node::attach(&rig.buses[0]);

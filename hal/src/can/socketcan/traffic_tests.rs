@@ -68,7 +68,7 @@ fn places(traffic: &mut Traffic) -> Vec<(usize, bool)> {
 }
 
 #[test]
-fn an_echo_that_overtakes_another_is_reported_immediately_to_an_owner_who_wants_that() {
+fn an_overtaking_echo_is_reported_immediately_if_the_owner_wants_that() {
     let frames = [0x7E8, 0x6F1, 0x7E8, 0x100].map(|id| frame(id, &[id as u8]));
     let (mut traffic, now) = sent(&frames);
     traffic.report_overtaking();

@@ -110,7 +110,7 @@ fn a_gateway_that_got_another_address_is_known_at_that_address_only() {
 }
 
 #[test]
-fn gateways_without_eid_are_told_apart_by_their_hosts() {
+fn gateways_without_eid_are_distinguished_by_their_hosts() {
     let mut discovery = Discovery::new();
     for filler in [0x00, 0xFF] {
         let unset = Announcement { eid: Eid([filler; 6]), ..announcement(1, VIN) };

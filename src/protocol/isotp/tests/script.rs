@@ -22,7 +22,7 @@ impl Script {
     }
 
     /// Passes a frame of the peer, written as candump writes it, to the endpoint.
-    pub(super) fn give(&mut self, text: &str) {
+    pub(super) fn receive(&mut self, text: &str) {
         assert!(self.endpoint.handle_frame(self.now, &frame(text)), "{text} is for this endpoint");
     }
 

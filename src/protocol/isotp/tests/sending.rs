@@ -40,7 +40,7 @@ fn a_pdu_that_cannot_be_sent_is_refused() {
 fn a_pdu_is_sent_when_its_last_frame_is_acknowledged() {
     let mut script = after_first_frame(tester(), 20);
     script.pass_ms(3);
-    script.give("7E8#300000");
+    script.receive("7E8#300000");
     assert_eq!(script.transmit(), "7E0#212A31383F464D54");
     assert_eq!(script.transmit(), "7E0#225B626970777E85");
     script.confirm();
@@ -57,7 +57,7 @@ fn a_pdu_is_sent_when_its_last_frame_is_acknowledged() {
 fn at_most_a_window_of_frames_is_without_outcome() {
     for (window, expected) in [(0, 1), (1, 1), (4, 4)] {
         let mut script = after_first_frame(Config { window, ..tester() }, 100);
-        script.give("7E8#300000");
+        script.receive("7E8#300000");
         let given: Vec<String> =
             std::iter::from_fn(|| Some(script.transmit()).filter(|f| !f.is_empty())).collect();
         assert_eq!(given.len(), expected, "window {window}");
@@ -73,7 +73,7 @@ fn the_separation_time_runs_from_the_acknowledgement_to_the_next_frame() {
         [("05", 5000), ("F1", 100), ("F9", 900), ("7F", 127_000), ("80", 127_000), ("FF", 127_000)]
     {
         let mut script = after_first_frame(tester(), 30);
-        script.give(&format!("7E8#3000{code}"));
+        script.receive(&format!("7E8#3000{code}"));
         assert!(script.transmit().starts_with("7E0#21"), "the first one is sent immediately");
         script.pass_ms(1);
         assert_eq!(script.transmit(), "", "nothing before the acknowledgement");
@@ -93,7 +93,7 @@ fn the_separation_time_runs_from_the_acknowledgement_to_the_next_frame() {
 #[test]
 fn the_separation_time_ends_also_without_a_call_to_handle_timeout() {
     let mut script = after_first_frame(tester(), 30);
-    script.give("7E8#300005");
+    script.receive("7E8#300005");
     script.transmit_confirmed();
     script.now += Duration::from_millis(5);
     assert!(script.transmit().starts_with("7E0#22"));
@@ -102,13 +102,13 @@ fn the_separation_time_ends_also_without_a_call_to_handle_timeout() {
 #[test]
 fn a_block_ends_with_waiting_for_the_next_flow_control() {
     let mut script = after_first_frame(tester(), 6 + 7 * 10);
-    script.give("7E8#300300");
+    script.receive("7E8#300300");
     assert_eq!(run(&mut script), 3);
     assert_eq!(script.timer(), Some((Timer::NBs, 1000)));
     // each flow control sets block size and separation time again
-    script.give("7E8#300100");
+    script.receive("7E8#300100");
     assert_eq!(run(&mut script), 1);
-    script.give("7E8#300000");
+    script.receive("7E8#300000");
     assert_eq!(run(&mut script), 6);
     assert!(matches!(script.events()[..], [Event::Sent { .. }]));
 }
@@ -118,11 +118,11 @@ fn a_flow_control_may_come_before_the_acknowledgement_of_the_frame_it_answers() 
     let mut script = Script::new(tester());
     script.send(&pdu(6 + 7 * 4));
     script.transmit();
-    script.give("7E8#300200");
+    script.receive("7E8#300200");
     assert!(script.transmit().starts_with("7E0#21"));
     assert!(script.transmit().starts_with("7E0#22"));
     script.confirm();
-    script.give("7E8#300200");
+    script.receive("7E8#300200");
     assert!(script.transmit().starts_with("7E0#23"));
     assert!(script.transmit().starts_with("7E0#24"));
     for _ in 0..3 {
@@ -138,7 +138,7 @@ fn a_wait_frame_before_the_acknowledgement_starts_n_bs() {
     let mut script = Script::new(tester());
     script.send(&pdu(20));
     script.transmit();
-    script.give("7E8#310000");
+    script.receive("7E8#310000");
     script.pass_ms(300);
     script.confirm();
     assert_eq!(script.timer(), Some((Timer::NBs, 700)));
@@ -149,7 +149,7 @@ fn the_first_frames_acknowledgement_does_not_start_the_separation_time() {
     let mut script = Script::new(tester());
     script.send(&pdu(30));
     script.transmit();
-    script.give("7E8#30000A");
+    script.receive("7E8#30000A");
     assert!(script.transmit().starts_with("7E0#21"));
     script.confirm();
     assert_eq!(
@@ -177,14 +177,14 @@ fn n_bs_runs_from_the_acknowledgement_and_ends_the_transfer() {
     script.pass_ms(1);
     assert_eq!(script.events(), failed(SendFailure::FlowControlTimeout));
     assert_eq!(script.timer(), None);
-    script.give("7E8#300000");
+    script.receive("7E8#300000");
     assert_eq!(script.transmit(), "", "too late");
 }
 
 #[test]
 fn n_bs_runs_again_after_the_last_frame_of_a_block() {
     let mut script = after_first_frame(tester(), 30);
-    script.give("7E8#300100");
+    script.receive("7E8#300100");
     script.transmit();
     assert_eq!(script.timer(), Some((Timer::NAs, 1000)));
     script.pass_ms(10);
@@ -219,7 +219,7 @@ fn n_as_of_a_ready_frame_runs_from_the_previous_acknowledgement() {
     let mut script = Script::new(Config { window: 1, ..tester() });
     script.send(&pdu(20));
     script.transmit();
-    script.give("7E8#300000");
+    script.receive("7E8#300000");
     script.pass_ms(900);
     assert_eq!(script.timer(), Some((Timer::NAs, 100)));
     script.confirm();
@@ -229,7 +229,7 @@ fn n_as_of_a_ready_frame_runs_from_the_previous_acknowledgement() {
 #[test]
 fn each_frame_of_a_window_has_its_own_n_as() {
     let mut script = after_first_frame(tester(), 100);
-    script.give("7E8#300000");
+    script.receive("7E8#300000");
     script.transmit();
     script.pass_ms(600);
     script.transmit();
@@ -277,11 +277,11 @@ fn wait_frames_restart_n_bs_up_to_the_limit() {
     let mut script = after_first_frame(Config { max_wait_frames: 2, ..tester() }, 20);
     for _ in 0..2 {
         script.pass_ms(900);
-        script.give("7E8#310000");
+        script.receive("7E8#310000");
         assert_eq!(script.transmit(), "");
         assert_eq!(script.timer(), Some((Timer::NBs, 1000)));
     }
-    script.give("7E8#310000");
+    script.receive("7E8#310000");
     assert_eq!(script.events(), failed(SendFailure::WaitLimit));
 }
 
@@ -289,9 +289,9 @@ fn wait_frames_restart_n_bs_up_to_the_limit() {
 fn by_default_an_ecu_may_ask_to_wait_255_times_and_then_go_on() {
     let mut script = after_first_frame(tester(), 20);
     for _ in 0..255 {
-        script.give("7E8#310000");
+        script.receive("7E8#310000");
     }
-    script.give("7E8#300000");
+    script.receive("7E8#300000");
     assert_eq!(run(&mut script), 2);
     assert!(matches!(script.events()[..], [Event::Sent { .. }]));
 }
@@ -300,8 +300,8 @@ fn by_default_an_ecu_may_ask_to_wait_255_times_and_then_go_on() {
 fn continue_to_send_resets_the_count_of_wait_frames() {
     let mut script = after_first_frame(Config { max_wait_frames: 1, ..tester() }, 30);
     for _ in 0..2 {
-        script.give("7E8#310000");
-        script.give("7E8#300100");
+        script.receive("7E8#310000");
+        script.receive("7E8#300100");
         assert_eq!(run(&mut script), 1);
     }
     assert_eq!(script.event(), None);
@@ -313,7 +313,7 @@ fn overflow_and_unknown_flow_status_end_the_transfer() {
         [("7E8#320000", SendFailure::Overflow), ("7E8#330000", SendFailure::InvalidFlowStatus)]
     {
         let mut script = after_first_frame(tester(), 20);
-        script.give(frame);
+        script.receive(frame);
         assert_eq!(script.events(), failed(failure));
         assert!(!script.endpoint.is_sending());
         assert_eq!(script.transmit(), "");
@@ -323,14 +323,14 @@ fn overflow_and_unknown_flow_status_end_the_transfer() {
 #[test]
 fn an_unexpected_flow_control_is_ignored() {
     let mut script = Script::new(tester());
-    script.give("7E8#320000");
+    script.receive("7E8#320000");
     script.send(&pdu(100));
-    script.give("7E8#320000");
+    script.receive("7E8#320000");
     script.transmit_confirmed();
-    script.give("7E8#300400");
+    script.receive("7E8#300400");
     script.transmit_confirmed();
     for text in ["7E8#320000", "7E8#3F0000", "7E8#31007F", "7E8#30017F"] {
-        script.give(text);
+        script.receive(text);
     }
     assert_eq!(run(&mut script), 3, "block size and separation time remain");
     assert_eq!(script.event(), None);
@@ -339,7 +339,7 @@ fn an_unexpected_flow_control_is_ignored() {
 #[test]
 fn a_flow_control_too_short_to_be_one_is_ignored() {
     let mut script = after_first_frame(tester(), 20);
-    script.give("7E8#3000");
+    script.receive("7E8#3000");
     assert_eq!(script.transmit(), "");
     assert_eq!(script.event(), None);
 }
@@ -348,7 +348,7 @@ fn a_flow_control_too_short_to_be_one_is_ignored() {
 fn bus_off_and_a_frame_given_up_by_the_adapter_end_the_transfer() {
     for failure in [SendFailure::BusOff, SendFailure::NotAcknowledged] {
         let mut script = after_first_frame(tester(), 100);
-        script.give("7E8#300000");
+        script.receive("7E8#300000");
         script.transmit();
         script.transmit();
         script.fail(failure);
@@ -375,7 +375,7 @@ fn bus_off_while_waiting_for_a_flow_control_ends_the_transfer() {
 #[test]
 fn an_aborted_transfer_reports_nothing_more() {
     let mut script = after_first_frame(tester(), 100);
-    script.give("7E8#300000");
+    script.receive("7E8#300000");
     script.transmit();
     script.endpoint.abort_send();
     script.confirm();
@@ -392,10 +392,10 @@ fn without_padding_frames_are_as_short_as_their_content() {
     assert_eq!(script.transmit_confirmed(), "7E0#023E00");
     script.send(&pdu(15));
     script.transmit_confirmed();
-    script.give("7E8#300000");
+    script.receive("7E8#300000");
     script.transmit();
     assert_eq!(script.transmit(), "7E0#225B62");
-    script.give("7E8#100A010203040506");
+    script.receive("7E8#100A010203040506");
     assert_eq!(script.transmit(), "7E0#300000");
 }
 
@@ -405,7 +405,7 @@ fn padding_detection_follows_the_peer() {
     let mut request = |answer: &str| {
         script.send(&[0x3E, 0]);
         let text = script.transmit_confirmed();
-        script.give(answer);
+        script.receive(answer);
         script.events();
         text
     };
@@ -428,12 +428,12 @@ fn padding_detection_learns_from_flow_control_and_last_consecutive_frame() {
     let mut script = Script::new(Config { padding: Padding::Detection(0x55), ..tester() });
     script.send(&pdu(8));
     script.transmit_confirmed();
-    script.give("7E8#300000");
+    script.receive("7E8#300000");
     assert_eq!(script.transmit_confirmed(), "7E0#212A31");
-    script.give("7E8#1008010203040506");
+    script.receive("7E8#1008010203040506");
     assert_eq!(script.transmit_confirmed(), "7E0#300000");
-    script.give("7E8#210708AAAAAAAAAA");
-    script.give("7E8#1008010203040506");
+    script.receive("7E8#210708AAAAAAAAAA");
+    script.receive("7E8#1008010203040506");
     assert_eq!(script.transmit_confirmed(), "7E0#3000005555555555");
 }
 
@@ -452,7 +452,7 @@ fn fd_frames_have_the_lengths_that_exist_and_the_escape_above_eight() {
     assert!(longest.starts_with("7E0##1003E00070E") && longest.len() == 6 + 128, "{longest}");
     let first = send(63);
     assert!(first.starts_with("7E0##1103F00070E") && first.len() == 6 + 128, "{first}");
-    script.give("7E8##1300000");
+    script.receive("7E8##1300000");
     assert_eq!(script.transmit(), "7E0##121B2AAAAAAAAAAAA");
 }
 
@@ -462,7 +462,7 @@ fn lengths_above_4095_are_encoded_in_32_bits() {
     script.send(&pdu(4096));
     assert_eq!(script.transmit(), "7E0#1000000010000007");
     script.confirm();
-    script.give("7E8#300000");
+    script.receive("7E8#300000");
     assert_eq!(script.transmit(), "7E0#210E151C232A3138");
 }
 
@@ -474,9 +474,9 @@ fn the_address_byte_is_the_first_of_each_frame() {
     assert_eq!(script.transmit_confirmed(), "6F1#120600070E151C23");
     script.send(&pdu(7));
     assert_eq!(script.transmit_confirmed(), "6F1#12100700070E151C");
-    script.give("612#F1300000");
+    script.receive("612#F1300000");
     assert_eq!(script.transmit_confirmed(), "6F1#1221232ACCCCCCCC");
-    script.give("612#F1100A0102030405");
+    script.receive("612#F1100A0102030405");
     assert_eq!(script.transmit_confirmed(), "6F1#12300000CCCCCCCC");
 }
 
@@ -486,10 +486,10 @@ fn each_direction_may_have_an_address_byte_without_the_other() {
     let mut script = Script::new(Config::new(Addressing::new(request, response, Some(0x10), None)));
     script.send(&pdu(7));
     assert_eq!(script.transmit_confirmed(), "7E0#10100700070E151C");
-    script.give("7E8#300000");
+    script.receive("7E8#300000");
     assert_eq!(script.transmit_confirmed(), "7E0#1021232ACCCCCCCC");
     assert!(matches!(script.events()[..], [Event::Sent { .. }]));
-    script.give("7E8#0711223344556677");
+    script.receive("7E8#0711223344556677");
     let pdu = vec![0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77];
     assert_eq!(script.events()[1], Event::Received { address: response, pdu });
 }

@@ -60,7 +60,7 @@ pub(super) struct BusResult {
     /// The time when the adapter was ready.
     pub(super) started_at: Option<Instant>,
     /// The time of the first VIN.
-    pub(super) told_at: Option<Instant>,
+    pub(super) found_at: Option<Instant>,
     pub(super) ended_at: Instant,
 }
 
@@ -74,7 +74,7 @@ pub(super) async fn read_bus(
         budget: settings.budget,
         listen_first: settings.listen_first,
         candidates: Vec::new(),
-        told_at: None,
+        found_at: None,
     };
     let mut probed = ProbedBus::new(bus.as_mut(), probe_settings(settings), CLOCK);
     let end = tokio::select! {
@@ -91,8 +91,8 @@ pub(super) async fn read_bus(
     }
     let (bit_rate, started_at) = (probed.bit_rate(), probed.started_at());
     tracing::debug!(device = bus.device(), ?end, bit_rate, "VIN reading ended");
-    let AskedBus { candidates, told_at, .. } = asking;
-    BusResult { reading: BusReading { bus, bit_rate, end }, candidates, started_at, told_at, ended_at }
+    let AskedBus { candidates, found_at, .. } = asking;
+    BusResult { reading: BusReading { bus, bit_rate, end }, candidates, started_at, found_at, ended_at }
 }
 
 fn probe_settings(settings: &VinSettings) -> ProbeSettings {
@@ -113,7 +113,7 @@ struct AskedBus {
     /// How long to listen for another tester before the first question.
     listen_first: Duration,
     candidates: Vec<Candidate>,
-    told_at: Option<Instant>,
+    found_at: Option<Instant>,
 }
 
 impl AskedBus {
@@ -186,7 +186,7 @@ impl AskedBus {
         while let Some(event) = reader.poll_event() {
             match event {
                 ReaderEvent::Answered(candidate) => {
-                    self.told_at.get_or_insert_with(|| CLOCK.now());
+                    self.found_at.get_or_insert_with(|| CLOCK.now());
                     self.candidates.push(candidate);
                 }
                 ReaderEvent::Finished(outcome) => return Some(outcome),

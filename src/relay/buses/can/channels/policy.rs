@@ -19,7 +19,7 @@ const PADDING: u8 = 0xCC;
 
 impl CanChannels {
     /// Has the requests of a channel judged. `ecu` is the address of a channel of TP2.0.
-    pub(super) fn give_policy(&self, channel: &mut CanChannel, ecu: Option<u8>) {
+    pub(super) fn apply_policy(&self, channel: &mut CanChannel, ecu: Option<u8>) {
         if let Some(policy) = &self.policy {
             channel.set_policy(policy, ecu);
         }
