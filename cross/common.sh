@@ -52,6 +52,24 @@ source_date() {
   export SOURCE_DATE_EPOCH
 }
 
+# Prints a hash of everything that the agent's binary is made from.
+sources() {
+  (cd "$root" && find src hal cross/build cross/cargo.toml cross/common.sh cross/patches cross/requirements.txt Cargo.toml Cargo.lock \
+    docs/connector-agent.example.toml -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
+}
+
+# Prints the commit of the sources, with `+` if they differ from it; `unknown` without Git history.
+commit() {
+  local id
+  if [ -n "${CONNECTOR_AGENT_COMMIT:-}" ]; then echo "$CONNECTOR_AGENT_COMMIT" && return; fi
+  id=$(git -c safe.directory='*' -C "$root" rev-parse --short=10 HEAD 2>/dev/null) || { echo unknown && return; }
+  git -c safe.directory='*' -C "$root" diff --quiet HEAD -- src hal cross Cargo.toml Cargo.lock || id+=+
+  echo "$id"
+}
+
+# Whether target/cross has an agent for the target that was built from these sources.
+is_built() { grep -qsx "sources: $(sources)" "$cross/$triple/build-info" && [ -x "$cross/$triple/connector-agent" ]; }
+
 # Prints the version of the workspace.
 version() { sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -1; }
 

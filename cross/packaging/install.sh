@@ -4,8 +4,28 @@
 # readlink.
 set -eu
 
+usage='usage: install.sh [ROOT]
+
+Installs or upgrades connector-agent. ROOT is the root directory of an image, by default /. An existing
+configuration is kept, and the new one is put beside it with the suffix .dist.'
+
+fail() {
+	echo "install.sh: $*" >&2
+	exit 2
+}
+
+case ${1:-} in
+-h | --help)
+	echo "$usage"
+	exit 0
+	;;
+-*) fail "unknown option $1; install.sh --help explains the use" ;;
+esac
+[ $# -le 1 ] || fail "there is one argument at most, ROOT; install.sh --help explains the use"
 here=$(cd "$(dirname "$0")" && pwd)
 root=${1:-/}
+[ -d "$root" ] || fail "$root is not a directory"
+[ -d "$root/etc" ] || fail "$root is not the root directory of a system: it has no directory etc"
 root=${root%/}
 user=connector-agent
 

@@ -7,6 +7,8 @@ mod core_dump;
 mod exit_status;
 mod log_line;
 mod logging;
+#[cfg(test)]
+mod manual_tests;
 mod policy;
 mod run;
 mod scan;
@@ -30,12 +32,15 @@ use crate::vehicle::doip_network::linux::wait_for_removals;
 
 pub use log_line::{LineFormat, clean};
 
+/// The version of the workspace's programs, and in a release build the commit of their sources.
+pub const VERSION: &str = env!("CONNECTOR_AGENT_VERSION");
+
 /// Connector-side agent for remote vehicle diagnostics.
 ///
 /// Exit status: 0 success, or ended by SIGTERM; 1 failure; 2 wrong command line; 3 `vin` read no VIN; 4
 /// `scan` found no ECU; 5 `scan` was stopped; 78 unusable configuration.
 #[derive(Debug, Parser)]
-#[command(name = "connector-agent", version)]
+#[command(name = "connector-agent", version = VERSION)]
 struct Cli {
     #[command(subcommand)]
     command: CliCommand,

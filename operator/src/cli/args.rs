@@ -18,7 +18,7 @@ use crate::ecu_address::EcuAddress;
 
 /// Remote diagnostics of a vehicle: lists and joins tickets, reads, programs, and connects diagnostic tools.
 #[derive(Debug, Parser)]
-#[command(name = "connector-operator", version, after_help = EXIT_CODES)]
+#[command(name = "connector-operator", version = connector_agent::cli::VERSION, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]
     pub(super) cloud: CloudArgs,

@@ -9,7 +9,7 @@ use crate::{cloud, demo, trials, vehicle};
 
 /// Simulated vehicle, sandbox cloud, demo and trials for connector-agent.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version = connector_agent::cli::VERSION)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
