@@ -54,9 +54,20 @@ impl Catalogue {
         let examples: Self = serde_json::from_str(EXAMPLES).unwrap_or_default();
         self.customer.id = examples.customer.id;
         for example in examples.makes {
-            match self.makes.iter_mut().find(|make| make.name.eq_ignore_ascii_case(&example.name)) {
-                Some(make) => make.groups.extend(example.groups),
-                None => self.makes.push(example),
+            let same = |make: &Make| make.name.eq_ignore_ascii_case(&example.name);
+            let Some(index) = self.makes.iter().position(same) else {
+                self.makes.push(example);
+                continue;
+            };
+            let number = self.makes.get(index).map(|make| make.id);
+            // the make that has the example's number takes the other one
+            let taken = self.makes.iter_mut().find(|make| make.id == example.id);
+            if let (Some(taken), Some(number)) = (taken, number) {
+                taken.id = number;
+            }
+            if let Some(make) = self.makes.get_mut(index) {
+                make.id = example.id;
+                make.groups.extend(example.groups);
             }
         }
         self.vehicles.extend(examples.vehicles);

@@ -24,7 +24,7 @@ use axum::{Json, Router};
 use super::app::App;
 use api::{Description, Operation};
 
-pub(in crate::cloud) use customer::bodies::{NO_VIN, state_number};
+pub(in crate::cloud) use customer::bodies::state_number;
 pub(crate) use extract::{Parameters, bearer};
 pub(crate) use problem::ApiError;
 

@@ -9,9 +9,6 @@ use crate::cloud::hub::Hub;
 use crate::cloud::pricing::{Discount, Money, Price};
 use crate::cloud::store::{Connector, Ticket, TicketState};
 
-/// The VIN of a ticket for a vehicle without one.
-pub(in crate::cloud) const NO_VIN: &str = "00000000000000000";
-
 /// Limit of a page.
 const MAX_LIMIT: usize = 200;
 
@@ -138,7 +135,7 @@ pub(crate) struct TicketBody {
 
 impl From<&Ticket> for TicketBody {
     fn from(ticket: &Ticket) -> Self {
-        let vin = ticket.vin.map_or_else(|| NO_VIN.to_owned(), |vin| vin.to_string());
+        let vin = ticket.vin_or_zeros();
         Self {
             id: ticket.id.to_string(),
             uuid: ticket.uuid,

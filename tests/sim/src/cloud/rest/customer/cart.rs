@@ -11,10 +11,8 @@ use crate::cloud::catalogue::{Catalogue, Product};
 use crate::cloud::pricing::{Discount, Money, Price, Totals};
 use crate::cloud::rest::api::{Call, LenientInteger, Nothing};
 use crate::cloud::rest::problem::ApiError;
-use crate::cloud::store::{PreparedTicket, Read};
-
-/// The percentage of a prepared ticket's voucher.
-const PREPARED_PERCENT: f64 = 10.0;
+use crate::cloud::rest::ticket_lifecycle::voucher_percent;
+use crate::cloud::store::{PreparedTicket, Read as _};
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct CartInput {
@@ -62,23 +60,6 @@ pub(super) struct Cart {
     items: Vec<CartItem>,
 }
 
-/// The percentage of a voucher: one of the catalogue, or that of a prepared ticket.
-pub(super) fn voucher_percent(
-    read: &impl Read,
-    catalogue: &Catalogue,
-    voucher: Option<&str>,
-) -> Result<f64, ApiError> {
-    let Some(voucher) = voucher.filter(|voucher| !voucher.is_empty()) else { return Ok(0.0) };
-    if let Some(percent) = catalogue.voucher(voucher) {
-        return Ok(percent);
-    }
-    let prepared: Vec<PreparedTicket> = read.all()?;
-    if prepared.iter().any(|ticket| ticket.voucher_code.as_deref() == Some(voucher)) {
-        return Ok(PREPARED_PERCENT);
-    }
-    Err(ApiError::violation("voucher", "there is no such voucher"))
-}
-
 /// The products with these numbers, which are offered for the model.
 pub(super) fn offered<'a>(
     catalogue: &'a Catalogue,
@@ -119,16 +100,20 @@ pub(super) async fn calculate(call: Call<Nothing, Nothing, CartInput>) -> Result
     let ids: Vec<i64> = body.product_ids.iter().map(|id| id.0).collect();
     let products = offered(catalogue, &ids, model)?;
     let view = call.app.store.view()?;
-    if let Some(id) = body.prepared_ticket_id
-        && view.get::<PreparedTicket>(id.as_bytes())?.is_none()
-    {
+    let prepared: Option<PreparedTicket> = match body.prepared_ticket_id {
+        Some(id) => view.get(id.as_bytes())?,
+        None => None,
+    };
+    if body.prepared_ticket_id.is_some() && prepared.is_none() {
         return Err(ApiError::violation("prepared_ticket_id", "there is no such prepared ticket"));
     }
-    let percent = voucher_percent(&view, catalogue, body.voucher.as_deref())?;
+    let own = prepared.as_ref().and_then(|prepared| prepared.voucher_code.as_deref());
+    let voucher = body.voucher.as_deref().filter(|voucher| !voucher.is_empty()).or(own);
+    let percent = voucher_percent(&view, catalogue, voucher, prepared.as_ref())?;
     let sum = Price::sum(products.iter().copied());
     let reduced = sum.reduced(percent);
     Ok(Json(Cart {
-        voucher: body.voucher.clone().unwrap_or_default(),
+        voucher: voucher.unwrap_or_default().to_owned(),
         voucher_discount: catalogue.discount(sum.net, reduced.net),
         vehicle_model_id: model,
         vehicle_model_variant_id: variant,

@@ -9,7 +9,7 @@ use super::bodies::{Page, Paging};
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::rest::api::{Call, Nothing};
 use crate::cloud::rest::problem::ApiError;
-use crate::cloud::store::{Change, Employee, Read};
+use crate::cloud::store::{Employee, Read};
 
 /// Limit of the employees.
 const MAX_EMPLOYEES: usize = 1000;
@@ -72,16 +72,6 @@ impl EmployeeInput {
             )),
         }
     }
-
-    /// Refuses a user name of another employee.
-    fn check_username(&self, change: &Change, own: Option<Uuid>) -> Result<(), ApiError> {
-        let all: Vec<Employee> = change.all()?;
-        let is_taken = |employee: &Employee| Some(employee.id) != own && employee.username == self.username;
-        if self.username.is_some() && all.iter().any(is_taken) {
-            return Err(ApiError::violation("username", "belongs to another employee"));
-        }
-        Ok(())
-    }
 }
 
 pub(super) async fn list(call: Call<Nothing, Paging, Nothing>) -> Result<Json<Page<EmployeeBody>>, ApiError> {
@@ -95,7 +85,6 @@ pub(super) async fn add(call: Call<Nothing, Nothing, EmployeeInput>) -> Result<J
     let Call { app, body, .. } = call;
     let locale = body.locale(&app.catalogue, None)?;
     let stored = app.store.change(move |change| {
-        body.check_username(change, None)?;
         if change.all::<Employee>()?.len() >= MAX_EMPLOYEES {
             let detail = format!("The sandbox stores at most {MAX_EMPLOYEES} employees.");
             return Err(ApiError::conflict("full", "Full", detail));
@@ -145,7 +134,6 @@ pub(super) async fn change(
     let catalogue = app.catalogue.clone();
     let stored = app.store.change(move |change| {
         let mut employee = path.find(change, &catalogue)?;
-        body.check_username(change, Some(employee.id))?;
         if body.username.is_none() && employee.username.is_some() {
             return Err(ApiError::violation("username", "cannot be unset"));
         }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::bodies::{Page, Paging, TicketBody};
-use super::cart::{offered, voucher_percent};
+use super::cart::offered;
 use super::products::known_vehicle;
 use crate::cloud::catalogue::{Catalogue, Product};
 use crate::cloud::rest::api::{Call, LenientInteger, Moment, Nothing, Null};
@@ -20,7 +20,7 @@ const MAX_METADATA: usize = 16 * 1024;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct TicketInput {
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(equal = 17))]
     vin: String,
     vehicle_model_id: LenientInteger,
     vehicle_model_variant_id: LenientInteger,
@@ -51,21 +51,22 @@ fn check_prerequisites(
 ) -> Result<(), ApiError> {
     const FIELD: &str = "product_prerequisites";
     for answer in answers {
-        let known = catalogue.product_prerequisites.iter().find(|known| known.id == answer.definition_id);
+        let Some(id) = answer.definition_id else { continue };
+        let known = catalogue.product_prerequisites.iter().find(|known| known.id == id);
         let Some(known) = known else {
-            return Err(ApiError::violation(
-                FIELD,
-                format!("there is no prerequisite {}", answer.definition_id),
-            ));
+            return Err(ApiError::violation(FIELD, format!("there is no prerequisite {id}")));
         };
-        if !known.options.is_empty() && !known.options.iter().any(|option| option.value == answer.value) {
+        let is_chosen = |value: &String| known.options.iter().any(|option| option.value == *value);
+        if !known.options.is_empty() && !answer.value.as_ref().is_some_and(is_chosen) {
             return Err(ApiError::violation(FIELD, format!("{}: choose one of the options", known.name)));
         }
     }
     for id in products.iter().flat_map(|product| &product.prerequisite_ids) {
         let required = catalogue.product_prerequisites.iter().find(|known| known.id == *id && known.required);
+        let answers_it =
+            |answer: &PrerequisiteAnswer| answer.definition_id == Some(*id) && answer.value.is_some();
         if let Some(required) = required
-            && !answers.iter().any(|answer| answer.definition_id == required.id)
+            && !answers.iter().any(answers_it)
         {
             return Err(ApiError::violation(FIELD, format!("{} needs an answer", required.name)));
         }
@@ -75,7 +76,6 @@ fn check_prerequisites(
 
 pub(super) async fn create(call: Call<Nothing, Nothing, TicketInput>) -> Result<Json<TicketBody>, ApiError> {
     let Call { app, subject, body, .. } = call;
-    let vin = body.vin.parse().map_err(|error| ApiError::violation("vin", format!("{error}")))?;
     let (model, variant) = (body.vehicle_model_id.0, body.vehicle_model_variant_id.0);
     known_vehicle(&app.catalogue, model, variant)?;
     let ids: Vec<i64> = body.product_ids.iter().map(|id| id.0).collect();
@@ -89,7 +89,7 @@ pub(super) async fn create(call: Call<Nothing, Nothing, TicketInput>) -> Result<
     }
     let voucher = body.voucher.filter(|voucher| !voucher.is_empty());
     let new = NewTicket {
-        vin: Some(vin),
+        vin: Some(body.vin),
         vehicle_model_id: Some(model),
         vehicle_model_variant_id: Some(variant),
         connector_id: body.connector_id.0,
@@ -102,11 +102,7 @@ pub(super) async fn create(call: Call<Nothing, Nothing, TicketInput>) -> Result<
         confirmed_unattended_service: Some(body.confirmed_unattended_service),
     };
     let catalogue = app.catalogue.clone();
-    let stored = app.store.change(move |change| {
-        voucher_percent(change, &catalogue, new.voucher.as_deref())?;
-        new.create(change, &subject, &catalogue)
-    });
-    let ticket = stored.await?;
+    let ticket = app.store.change(move |change| new.create(change, &subject, &catalogue)).await?;
     tracing::info!(ticket = ticket.id, connector_id = ticket.connector_id, "ticket pending");
     ticket_lifecycle::update_relay(&app, &ticket);
     Ok(Json(TicketBody::from(&ticket)))
@@ -147,7 +143,8 @@ pub(super) async fn prepared(
     let (catalogue, query) = (&call.app.catalogue, &call.query);
     let mut tickets: Vec<PreparedTicket> = call.app.store.view()?.all()?;
     tickets.retain(|ticket| {
-        ticket.vin.is_some_and(|vin| vin.as_str().eq_ignore_ascii_case(&query.vin))
+        !ticket.is_picked_up
+            && ticket.vin.as_deref().is_some_and(|vin| vin.eq_ignore_ascii_case(&query.vin))
             && ticket.customer_id == catalogue.customer.id
             && !ticket.product_ids.is_empty()
     });
@@ -161,7 +158,7 @@ pub(super) async fn prepared(
     };
     let bodies = tickets.iter().map(|ticket| PreparedBody {
         id: ticket.id,
-        vin: ticket.vin.map(|vin| vin.to_string()).unwrap_or_default(),
+        vin: ticket.vin.clone().unwrap_or_default(),
         vehicle_model_id: ticket.vehicle_model_id,
         // partners name the model only
         vehicle_model_variant_id: ticket

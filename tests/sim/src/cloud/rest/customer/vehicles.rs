@@ -4,7 +4,7 @@ use axum::Json;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::bodies::{NO_VIN, Page, Paging};
+use super::bodies::{Page, Paging};
 use crate::cloud::catalogue::{Group, Make, Model, Vehicle};
 use crate::cloud::rest::api::{Call, Moment, Nothing};
 use crate::cloud::rest::problem::ApiError;
@@ -239,7 +239,7 @@ pub(super) async fn serviced(
     let mut found: Vec<ServicedVehicle> = Vec::new();
     for ticket in &tickets {
         let Some(last) = ticket.closed_at else { continue };
-        let vin = ticket.vin.map_or_else(|| NO_VIN.to_owned(), |vin| vin.to_string());
+        let vin = ticket.vin_or_zeros();
         let Some(vehicle) = ticket.vehicle_model_variant_id.and_then(|id| call.app.catalogue.variant(id))
         else {
             continue;

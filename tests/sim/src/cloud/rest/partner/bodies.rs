@@ -1,13 +1,11 @@
 //! The forms of lists and identifiers in the partner API.
 
-use connector_agent::protocol::vin::Vin;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::cloud::random;
-use crate::cloud::rest::problem::ApiError;
 use crate::cloud::store::Ticket;
 
 /// Default of `limit`.
@@ -82,11 +80,6 @@ impl<T, Q> List<T, Q> {
         let take = usize::try_from(limit).unwrap_or(0);
         Self { query, result: all.into_iter().skip(skip).take(take).collect(), total }
     }
-}
-
-/// The VIN in a request: 17 characters that are a VIN.
-pub(super) fn vin(text: Option<&str>) -> Result<Option<Vin>, ApiError> {
-    text.map(|text| text.parse().map_err(|error| ApiError::violation("vin", format!("{error}")))).transpose()
 }
 
 /// The operator of a ticket: the given UUID, or one that is made from the given name.

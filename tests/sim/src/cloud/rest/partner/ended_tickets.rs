@@ -9,7 +9,6 @@ use uuid::Uuid;
 use super::bodies::{List, TicketsQuery, operator_uuid, voucher};
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::rest::api::{Call, Moment, Nothing};
-use crate::cloud::rest::customer::bodies::NO_VIN;
 use crate::cloud::rest::problem::ApiError;
 use crate::cloud::store::{Read as _, Ticket, TicketState};
 
@@ -84,7 +83,7 @@ fn pending_body(catalogue: &Catalogue, ticket: &Ticket) -> PendingBody {
         customer_id: catalogue.customer.id,
         ticket_number: ticket.id,
         vehicle_model_id: ticket.vehicle_model_id.unwrap_or_default(),
-        vin: ticket.vin.map_or_else(|| NO_VIN.to_owned(), |vin| vin.to_string()),
+        vin: ticket.vin_or_zeros(),
         connection_id: ticket.connection_uuid,
     }
 }

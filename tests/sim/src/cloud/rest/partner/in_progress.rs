@@ -10,7 +10,6 @@ use super::bodies::{List, TicketsQuery, operator_uuid, voucher};
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::hub::Changed;
 use crate::cloud::rest::api::{Call, Moment, Nothing, SeeOther};
-use crate::cloud::rest::customer::bodies::NO_VIN;
 use crate::cloud::rest::problem::ApiError;
 use crate::cloud::rest::ticket_lifecycle::{self, End};
 use crate::cloud::store::{Read, Ticket, TicketState};
@@ -41,7 +40,7 @@ impl InProgressBody {
             customer_id: catalogue.customer.id,
             ticket_number: ticket.id,
             vehicle_model_id: ticket.vehicle_model_id.unwrap_or_default(),
-            vin: ticket.vin.map_or_else(|| NO_VIN.to_owned(), |vin| vin.to_string()),
+            vin: ticket.vin_or_zeros(),
             service_started_at: Moment(ticket.joined_at.unwrap_or(ticket.created_at)),
             operator_id: operator_uuid(ticket.operator_id.as_ref()),
             voucher_code: voucher(ticket),
