@@ -4,6 +4,8 @@
 
 mod cloud_support;
 
+mod cloud_bounds;
+mod cloud_details;
 mod cloud_documented;
 mod cloud_login;
 mod cloud_portal;

@@ -8,8 +8,8 @@ use crate::vehicle::kline::DEFAULT_VIN;
 
 use super::{
     Block, CancelReason, Catalogue, Currency, Customer, Group, KnownVehicle, Make, Model, OutsourceProvider,
-    Prerequisite, PrerequisiteOption, Product, ProductBundle, ProductGroup, ServiceProvider, Translation,
-    Variant, Voucher,
+    Phone, Prerequisite, PrerequisiteOption, Product, ProductBundle, ProductGroup, ServiceProvider,
+    Translation, Variant, Voucher,
 };
 
 /// The vehicles of the simulators.
@@ -155,7 +155,7 @@ impl Catalogue {
             country: "NL".to_owned(),
             email_address: "garage@example.com".to_owned(),
             financial_email_address: "invoices@example.com".to_owned(),
-            phone: 31_201_234_567,
+            phone: Phone::Number(31_201_234_567),
             given_name: "Gerda".to_owned(),
             family_name: "Garage".to_owned(),
         };

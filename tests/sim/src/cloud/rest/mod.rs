@@ -6,6 +6,7 @@ mod extract;
 mod fields;
 mod login;
 mod oauth;
+mod optional;
 mod own;
 mod partner;
 mod pincode_guard;

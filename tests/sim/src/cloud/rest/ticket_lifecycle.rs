@@ -228,7 +228,7 @@ pub(super) fn end(
             ticket.outsourced_to = to;
         }
     }
-    ticket.closed_at = Some(OffsetDateTime::now_utc());
+    ticket.closed_at = ticket.has_ended().then(OffsetDateTime::now_utc);
     change.put(&ticket)?;
     Ok(ticket)
 }

@@ -122,6 +122,11 @@ impl Ticket {
         matches!(self.state, TicketState::Pending | TicketState::InProgress)
     }
 
+    /// Whether the ticket is closed or cancelled. An outsourced one is with another provider.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, TicketState::Closed | TicketState::Cancelled)
+    }
+
     /// The VIN, or [`NO_VIN`].
     pub(crate) fn vin_or_zeros(&self) -> String {
         self.vin.clone().unwrap_or_else(|| NO_VIN.to_owned())

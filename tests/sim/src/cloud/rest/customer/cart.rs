@@ -9,18 +9,19 @@ use super::bodies::item_number;
 use super::products::known_vehicle;
 use crate::cloud::catalogue::{Catalogue, Product};
 use crate::cloud::pricing::{Discount, Money, Price, Totals};
-use crate::cloud::rest::api::{Call, LenientInteger, Nothing};
+use crate::cloud::rest::api::{Call, Nothing};
+use crate::cloud::rest::optional::Optional;
 use crate::cloud::rest::problem::ApiError;
 use crate::cloud::rest::ticket_lifecycle::voucher_percent;
 use crate::cloud::store::{PreparedTicket, Read as _};
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct CartInput {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
     #[schemars(length(max = 64))]
-    voucher: Option<String>,
-    vehicle_model_id: LenientInteger,
-    vehicle_model_variant_id: LenientInteger,
+    voucher: Optional<String>,
+    vehicle_model_id: i64,
+    vehicle_model_variant_id: i64,
     #[serde(default)]
     #[schemars(length(equal = 17), pattern("^[a-zA-Z0-9]{17}$"))]
     #[expect(dead_code, reason = "checked, but without influence on the prices")]
@@ -28,7 +29,7 @@ pub(super) struct CartInput {
     #[serde(default)]
     prepared_ticket_id: Option<Uuid>,
     #[schemars(length(max = 100))]
-    product_ids: Vec<LenientInteger>,
+    product_ids: Vec<i64>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -95,10 +96,9 @@ fn item(catalogue: &Catalogue, product: &Product) -> CartItem {
 
 pub(super) async fn calculate(call: Call<Nothing, Nothing, CartInput>) -> Result<Json<Cart>, ApiError> {
     let (catalogue, body) = (&call.app.catalogue, &call.body);
-    let (model, variant) = (body.vehicle_model_id.0, body.vehicle_model_variant_id.0);
+    let (model, variant) = (body.vehicle_model_id, body.vehicle_model_variant_id);
     known_vehicle(catalogue, model, variant)?;
-    let ids: Vec<i64> = body.product_ids.iter().map(|id| id.0).collect();
-    let products = offered(catalogue, &ids, model)?;
+    let products = offered(catalogue, &body.product_ids, model)?;
     let view = call.app.store.view()?;
     let prepared: Option<PreparedTicket> = match body.prepared_ticket_id {
         Some(id) => view.get(id.as_bytes())?,
@@ -108,7 +108,7 @@ pub(super) async fn calculate(call: Call<Nothing, Nothing, CartInput>) -> Result
         return Err(ApiError::violation("prepared_ticket_id", "there is no such prepared ticket"));
     }
     let own = prepared.as_ref().and_then(|prepared| prepared.voucher_code.as_deref());
-    let voucher = body.voucher.as_deref().filter(|voucher| !voucher.is_empty()).or(own);
+    let voucher = body.voucher.0.as_deref().filter(|voucher| !voucher.is_empty()).or(own);
     let percent = voucher_percent(&view, catalogue, voucher, prepared.as_ref())?;
     let sum = Price::sum(products.iter().copied());
     let reduced = sum.reduced(percent);

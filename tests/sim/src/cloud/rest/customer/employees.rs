@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::bodies::{Page, Paging};
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::rest::api::{Call, Nothing};
+use crate::cloud::rest::optional::Optional;
 use crate::cloud::rest::problem::ApiError;
 use crate::cloud::store::{Employee, Read};
 
@@ -47,8 +48,9 @@ pub(super) struct EmployeeInput {
     /// Required, but may be null.
     #[schemars(required, schema_with = "username_schema")]
     username: Option<String>,
-    #[serde(default)]
-    correspondence_locale: Option<String>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
+    #[schemars(length(max = 64))]
+    correspondence_locale: Optional<String>,
     #[serde(default)]
     enabled: Option<bool>,
 }
@@ -60,7 +62,7 @@ fn username_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 impl EmployeeInput {
     fn locale(&self, catalogue: &Catalogue, current: Option<&str>) -> Result<String, ApiError> {
         let known = |locale: &str| catalogue.locales.iter().any(|known| known == locale);
-        match self.correspondence_locale.as_deref() {
+        match self.correspondence_locale.0.as_deref() {
             Some(locale) if known(locale) => Ok(locale.to_owned()),
             Some(_) => {
                 let message = format!("must be one of: {}", catalogue.locales.join(", "));

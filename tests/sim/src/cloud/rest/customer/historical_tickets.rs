@@ -81,14 +81,14 @@ fn quantities<'a>(catalogue: &'a Catalogue, ticket: &Ticket) -> Vec<(&'a Product
 
 fn line(catalogue: &Catalogue, product: &Product, quantity: usize) -> HistoricalLine {
     let price = Price::sum(std::iter::repeat_n(product, quantity));
-    let discount = catalogue.discount(price.gross, price.net);
+    let discount = catalogue.line_discount(price.gross, price.net);
     HistoricalLine {
         product_id: product.id,
         description: product.name.clone(),
         quantity,
         gross_price: catalogue.money(price.gross),
         net_price: catalogue.money(price.net),
-        total_discount: discount.clone(),
+        total_discount: catalogue.discount(price.gross, price.net),
         original_equipment_service_fee: catalogue.money(price.fee),
         discounts: vec![LineDiscount { product_id: product.id, description: product.name.clone(), discount }],
     }
@@ -126,7 +126,7 @@ pub(super) async fn list(
     let query = &call.query;
     let mut tickets: Vec<Ticket> = call.app.store.view()?.all()?;
     tickets.retain(|ticket| {
-        ticket.closed_at.is_some()
+        ticket.has_ended()
             && call.subject.sees(ticket.connector_id)
             && query.connector_id.is_none_or(|id| ticket.connector_id == id)
             && query.vin.as_deref().is_none_or(|vin| ticket.has_vin(vin))
@@ -140,7 +140,7 @@ pub(super) async fn one(
     call: Call<HistoricalId, Nothing, Nothing>,
 ) -> Result<Json<HistoricalBody>, ApiError> {
     let ticket = seen(&call.app.store.view()?, &call.subject, call.path.id)?;
-    if ticket.closed_at.is_none() {
+    if !ticket.has_ended() {
         return Err(ApiError::not_found("historical ticket"));
     }
     Ok(Json(body(&call.app.catalogue, &ticket)))

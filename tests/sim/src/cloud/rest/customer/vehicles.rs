@@ -234,7 +234,9 @@ pub(super) async fn serviced(
     call: Call<Nothing, Paging, Nothing>,
 ) -> Result<Json<Page<ServicedVehicle>>, ApiError> {
     let mut tickets: Vec<Ticket> = call.app.store.view()?.all()?;
-    tickets.retain(|ticket| call.subject.sees(ticket.connector_id) && ticket.joined_at.is_some());
+    tickets.retain(|ticket| {
+        call.subject.sees(ticket.connector_id) && ticket.joined_at.is_some() && ticket.has_ended()
+    });
     tickets.sort_by_key(|ticket| std::cmp::Reverse(ticket.closed_at));
     let mut found: Vec<ServicedVehicle> = Vec::new();
     for ticket in &tickets {

@@ -10,6 +10,7 @@ use super::bodies::{List, TicketsQuery, operator_uuid, voucher};
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::hub::Changed;
 use crate::cloud::rest::api::{Call, Moment, Nothing, SeeOther};
+use crate::cloud::rest::optional::Optional;
 use crate::cloud::rest::problem::ApiError;
 use crate::cloud::rest::ticket_lifecycle::{self, End};
 use crate::cloud::store::{Read, Ticket, TicketState};
@@ -119,10 +120,10 @@ enum Transition {
         #[schemars(length(min = 1, max = 100))]
         product_ids: Vec<Uuid>,
         provider_id: Uuid,
-        #[serde(default)]
-        allow_customer_chat_write_access: Option<bool>,
-        #[serde(default)]
-        share_customer_information: Option<bool>,
+        #[serde(default, skip_serializing_if = "Optional::is_none")]
+        allow_customer_chat_write_access: Optional<bool>,
+        #[serde(default, skip_serializing_if = "Optional::is_none")]
+        share_customer_information: Optional<bool>,
     },
     Complete {},
     Cancel {
