@@ -138,6 +138,30 @@ async fn null_is_refused_where_the_documents_name_only_a_type() {
 }
 
 #[tokio::test]
+async fn a_number_beyond_its_bits_is_a_violation_of_its_field() {
+    let rig = Rig::start().await;
+    let (customer, operator) = (rig.customer_token().await, rig.operator_token().await);
+    let mut body = json!({
+        "customer_id": rig.cloud.customer_id, "vin": null, "preparer_external_reference": "",
+    });
+    body["vehicle_model_id"] = json!(2.0_f64.powi(70));
+    rig.post(&operator, "/v2/tickets/prepared-tickets", body).await.violates(&["vehicle_model_id"]);
+    let query = format!("/v1/products?{VEHICLE}&product_group_id=2147483648");
+    rig.get(&customer, &query).await.violates(&["product_group_id"]);
+}
+
+#[tokio::test]
+async fn an_answer_without_a_number_is_left_out_and_not_null() {
+    let rig = Rig::start().await;
+    let token = rig.customer_token().await;
+    for answer in [json!({"definition_id": null, "value": "x"}), json!({"definition_id": 1, "value": null})] {
+        let mut body = ticket(&rig);
+        body["product_prerequisites"] = json!([answer]);
+        rig.post(&token, "/v1/tickets", body).await.problem(400, "violations");
+    }
+}
+
+#[tokio::test]
 async fn a_forgotten_password_takes_any_text_as_address() {
     let rig = Rig::start().await;
     let path = "/legacy/api/mobile/authentication/authenticate/forgot/password";

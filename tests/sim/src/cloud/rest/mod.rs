@@ -16,7 +16,8 @@ mod token_response;
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::StatusCode;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
@@ -70,16 +71,22 @@ pub(crate) fn router(app: App, relay: MethodRouter<App>, portal: MethodRouter<Ap
 /// read, and a client that is about to send its next request there would lose it.
 async fn read_body(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    if parts.uri.path().starts_with(own::UPLOADS) {
-        return next.run(Request::from_parts(parts, body)).await;
-    }
-    match axum::body::to_bytes(body, MAX_BODY).await {
-        Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
-        Err(_) => {
-            let detail = format!("The body is longer than {MAX_BODY} bytes, or it broke off.");
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body", "Unusable body", detail).into_response()
+    let mut response = if parts.uri.path().starts_with(own::UPLOADS) {
+        next.run(Request::from_parts(parts, body)).await
+    } else {
+        match axum::body::to_bytes(body, MAX_BODY).await {
+            Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+            Err(_) => {
+                let detail = format!("The body is longer than {MAX_BODY} bytes, or it broke off.");
+                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body", "Unusable body", detail).into_response()
+            }
         }
+    };
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        // the rest of the body is not read
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    response
 }
 
 /// 408: the request, or its body, took too long.

@@ -142,10 +142,11 @@ impl Ticket {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct PrerequisiteAnswer {
     /// The prerequisite's number.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
     pub(crate) definition_id: Option<i64>,
-    #[serde(default)]
-    #[schemars(length(max = 1000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1000), with = "String")]
     pub(crate) value: Option<String>,
 }
 
