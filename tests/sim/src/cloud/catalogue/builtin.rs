@@ -7,9 +7,8 @@ use uuid::Uuid;
 use crate::vehicle::kline::DEFAULT_VIN;
 
 use super::{
-    Block, CancelReason, Catalogue, Currency, Customer, Group, KnownVehicle, Make, Model, OutsourceProvider,
-    Phone, Prerequisite, PrerequisiteOption, Product, ProductBundle, ProductGroup, ServiceProvider,
-    Translation, Variant, Voucher,
+    Block, Catalogue, Currency, Customer, Group, KnownVehicle, Make, Model, Named, Phone, Prerequisite,
+    PrerequisiteOption, Product, ProductBundle, ServiceProvider, Translation, Variant, Voucher,
 };
 
 /// The vehicles of the simulators.
@@ -80,7 +79,7 @@ impl Catalogue {
 
     fn add_products(&mut self) {
         self.product_groups = [(1, "Diagnosis"), (2, "Coding and programming")]
-            .map(|(id, name)| ProductGroup { id, name: name.to_owned() })
+            .map(|(id, name)| Named { id, name: name.to_owned() })
             .to_vec();
         let product = |id: i64, name: &str, price: f64, group: i64| Product {
             id,
@@ -172,13 +171,12 @@ impl Catalogue {
             message: "The sandbox is open.".to_owned(),
             service_message: "This is a sandbox: its data is generated.".to_owned(),
         };
-        let provider =
-            |id: u128, name: &str| OutsourceProvider { id: Uuid::from_u128(id), name: name.to_owned() };
+        let provider = |id: u128, name: &str| Named { id: Uuid::from_u128(id), name: name.to_owned() };
         self.outsource_providers =
             vec![provider(0x0507_0000_0000_4000_8000_0000_0000_0001, "Other Provider")];
         self.cancel_reasons =
             [(1, "Other"), (2, "Connector offline"), (3, "Wrong vehicle"), (4, "Not possible")]
-                .map(|(id, name)| CancelReason { id, name: name.to_owned() })
+                .map(|(id, name)| Named { id, name: name.to_owned() })
                 .to_vec();
         self.locales = ["en-GB", "nl-NL", "de-DE", "fr-FR"].map(str::to_owned).to_vec();
         let phrase = |language: &str, original: &str, translated: &str| Translation {

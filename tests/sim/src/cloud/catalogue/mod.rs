@@ -47,7 +47,7 @@ pub(crate) struct Catalogue {
     pub(crate) makes: Vec<Make>,
     /// The vehicles that are found by their VIN.
     pub(crate) vehicles: Vec<KnownVehicle>,
-    pub(crate) product_groups: Vec<ProductGroup>,
+    pub(crate) product_groups: Vec<Named<i64>>,
     pub(crate) products: Vec<Product>,
     pub(crate) product_bundles: Vec<ProductBundle>,
     pub(crate) product_prerequisites: Vec<Prerequisite>,
@@ -55,8 +55,8 @@ pub(crate) struct Catalogue {
     pub(crate) customer: Customer,
     pub(crate) service_provider: ServiceProvider,
     /// The partners to which tickets can be outsourced.
-    pub(crate) outsource_providers: Vec<OutsourceProvider>,
-    pub(crate) cancel_reasons: Vec<CancelReason>,
+    pub(crate) outsource_providers: Vec<Named<Uuid>>,
+    pub(crate) cancel_reasons: Vec<Named<i32>>,
     /// Tickets that are prepared at the first start.
     pub(crate) prepared_tickets: Vec<PreparedSeed>,
     /// The locales of employees.
@@ -134,10 +134,12 @@ pub(crate) struct KnownVehicle {
     pub(crate) model_variant_id: i64,
 }
 
+/// What has nothing but an identifier and a name.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ProductGroup {
-    pub(crate) id: i64,
+#[schemars(rename = "NamedBy{I}")]
+pub(crate) struct Named<I> {
+    pub(crate) id: I,
     pub(crate) name: String,
 }
 
@@ -295,20 +297,6 @@ impl ServiceProvider {
         let with_colon = format!("{time}:{minutes}");
         OffsetDateTime::parse(text, &Rfc3339).or_else(|_| OffsetDateTime::parse(&with_colon, &Rfc3339)).ok()
     }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct OutsourceProvider {
-    pub(crate) id: Uuid,
-    pub(crate) name: String,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CancelReason {
-    pub(crate) id: i32,
-    pub(crate) name: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

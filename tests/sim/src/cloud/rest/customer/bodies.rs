@@ -27,11 +27,6 @@ impl Paging {
     /// The whole list, as far as one page goes.
     pub(crate) const FIRST: Self = Self { offset: None, limit: None };
 
-    /// The part of a list from `offset` on, with at most `limit` elements.
-    pub(crate) fn new(offset: Option<i64>, limit: Option<i64>) -> Self {
-        Self { offset, limit }
-    }
-
     /// The page of a list.
     pub(crate) fn page<T>(self, all: Vec<T>) -> Page<T> {
         let offset = self.offset.unwrap_or(0);

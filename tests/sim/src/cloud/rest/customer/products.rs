@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::bodies::{Page, Paging, ProductBody};
-use crate::cloud::catalogue::{Block, Catalogue, Product, ProductBundle, ProductGroup};
+use crate::cloud::catalogue::{Block, Catalogue, Named, Product, ProductBundle};
 use crate::cloud::rest::api::{Call, LenientText, Nothing, Null, Removed};
 use crate::cloud::rest::optional::Optional;
 use crate::cloud::rest::problem::ApiError;
@@ -21,7 +21,7 @@ pub(super) struct OfVehicle {
 
 pub(super) async fn groups(
     call: Call<Nothing, OfVehicle, Nothing>,
-) -> Result<Json<Page<ProductGroup>>, ApiError> {
+) -> Result<Json<Page<Named<i64>>>, ApiError> {
     let catalogue = &call.app.catalogue;
     let (model, variant) = (call.query.vehicle_model_id, call.query.vehicle_model_variant_id);
     let mut groups = catalogue.product_groups.clone();

@@ -112,12 +112,8 @@ pub(super) async fn create(call: Call<Nothing, Nothing, TicketInput>) -> Result<
 pub(super) struct PreparedQuery {
     #[schemars(length(min = 1, max = 64))]
     vin: String,
-    #[serde(default)]
-    #[schemars(range(min = 0))]
-    offset: Option<i64>,
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 200))]
-    limit: Option<i64>,
+    #[serde(flatten)]
+    paging: Paging,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -167,8 +163,7 @@ pub(super) async fn prepared(
             .unwrap_or_default(),
         product_lines: ticket.product_ids.iter().map(line).collect(),
     });
-    let page = Paging::new(query.offset, query.limit).page(bodies.collect());
-    Ok(Json(page))
+    Ok(Json(query.paging.page(bodies.collect())))
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -119,8 +119,7 @@ pub(super) async fn list(
     });
     tickets.sort_by_key(|ticket| ticket.ticket_number);
     let bodies = tickets.iter().map(PreparedBody::from).collect();
-    let (limit, offset) = (query.limit, query.offset);
-    Ok(Json(List::page(bodies, query, limit, offset)))
+    Ok(Json(List::page(bodies, query.page, query)))
 }
 
 /// Refuses a model that is not there.
