@@ -22,6 +22,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
+use futures_util::StreamExt as _;
 
 use super::app::App;
 use api::{Description, Operation};
@@ -34,6 +35,9 @@ const CUSTOMER_TEXT: &str = "The documented customer API. x-path-is says where a
 const PARTNER_TEXT: &str = "The documented partner API. x-path-is says where a path comes from.";
 /// Limit of a request's body, in bytes.
 const MAX_BODY: usize = 256 * 1024;
+/// Limit of what is read beyond the limit of a body, and discarded, in bytes: a client that sends more loses its
+/// connection.
+const MAX_DISCARDED: usize = 16 * 1024 * 1024;
 
 /// All routes: the REST APIs and their descriptions, and the websockets.
 pub(crate) fn router(app: App, relay: MethodRouter<App>, portal: MethodRouter<App>) -> Router {
@@ -67,23 +71,34 @@ pub(crate) fn router(app: App, relay: MethodRouter<App>, portal: MethodRouter<Ap
         .with_state(app)
 }
 
-/// Reads the body before anything answers, but for the upload of a file. Hyper closes a connection whose body was not
-/// read, and a client that is about to send its next request there would lose it.
+/// Reads the body before anything answers. Hyper closes a connection whose body was not read, and a client that is still
+/// sending, or is about to send its next request there, would lose the answer.
 async fn read_body(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let mut response = if parts.uri.path().starts_with(own::UPLOADS) {
-        next.run(Request::from_parts(parts, body)).await
-    } else {
-        match axum::body::to_bytes(body, MAX_BODY).await {
-            Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
-            Err(_) => {
-                let detail = format!("The body is longer than {MAX_BODY} bytes, or it broke off.");
-                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body", "Unusable body", detail).into_response()
-            }
+    let limit = if parts.uri.path().starts_with(own::UPLOADS) { own::MAX_UPLOAD } else { MAX_BODY };
+    let mut chunks = body.into_data_stream();
+    let (mut bytes, mut length) = (Vec::new(), 0_usize);
+    let mut is_whole = true;
+    while let Some(chunk) = chunks.next().await {
+        let Ok(chunk) = chunk else {
+            is_whole = false;
+            break;
+        };
+        length = length.saturating_add(chunk.len());
+        if length <= limit {
+            bytes.extend_from_slice(&chunk);
+        } else if length > limit + MAX_DISCARDED {
+            is_whole = false;
+            break;
         }
-    };
-    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        // the rest of the body is not read
+    }
+    if is_whole && length <= limit {
+        return next.run(Request::from_parts(parts, Body::from(bytes))).await;
+    }
+    let detail = format!("The body is longer than {limit} bytes, or it broke off.");
+    let mut response =
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body", "Unusable body", detail).into_response();
+    if !is_whole {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
