@@ -21,7 +21,7 @@ NO_INTEGER = ["1", 1.5, True, None, [], {}, 2**70]
 NO_BOOLEAN = ["true", 1, None, [], {}]
 NO_UUID = ["x", 1, True, [], {}]
 NO_LIST = [None, "x", {}, 1]
-NOBODY = str(uuid.uuid4())
+UNKNOWN_UUID = str(uuid.uuid4())
 NO_JSON_OBJECT = ["", "{", "[]", "null", '"x"', "1", '{"a":' * 400]
 # vehicle numbers of a new ticket are text in the example, and integers in the schema
 NO_NUMBER = [1.5, True, None, [], {}, "x", UNKNOWN]
@@ -61,7 +61,7 @@ CUSTOMER = {
             "vehicle_model_id": ([], NO_INTEGER + [UNKNOWN]),
             "vehicle_model_variant_id": ([], NO_INTEGER + [UNKNOWN]),
             "vin": ([None, "jfl91010104591010"], [1, "x" * 16, "x" * 18, "JFL9101010459101!"]),
-            "prepared_ticket_id": ([None], NO_UUID + [NOBODY]),
+            "prepared_ticket_id": ([None], NO_UUID + [UNKNOWN_UUID]),
             "product_ids": PRODUCTS,
         },
     ),
@@ -100,7 +100,7 @@ CUSTOMER = {
             "product_ids": ([], PRODUCTS[1]),
             "product_prerequisites": ([], NO_ANSWERS + [[{"definition_id": UNKNOWN, "value": "x"}]]),
             "metadata": ([], [None, "x", [], 1]),
-            "prepared_ticket_id": ([], NO_UUID + [NOBODY]),
+            "prepared_ticket_id": ([], NO_UUID + [UNKNOWN_UUID]),
             "reference": ([], NO_TEXT),
             "confirmed_unattended_service": ([], NO_BOOLEAN),
         },
@@ -219,8 +219,8 @@ def transitions(sandbox, token, product):
     provider = sandbox.send("GET /v2/providers/providers", token).json()["result"][0]["id"]
     outsource = {"type": "outsource", "product_ids": [product], "provider_id": provider}
     wrong = [None, "x", [], {}, {"type": "explode"}, {"type": 1}, {"type": "outsource"}]
-    wrong += [{**outsource, "product_ids": value} for value in NO_LIST + [[], ["x"], [NOBODY]]]
-    wrong += [{**outsource, "provider_id": value} for value in NO_UUID + [None, NOBODY]]
+    wrong += [{**outsource, "product_ids": value} for value in NO_LIST + [[], ["x"], [UNKNOWN_UUID]]]
+    wrong += [{**outsource, "provider_id": value} for value in NO_UUID + [None, UNKNOWN_UUID]]
     for flag in ["allow_customer_chat_write_access", "share_customer_information"]:
         wrong += [{**outsource, flag: value} for value in NO_BOOLEAN]
     wrong += [{"type": "cancel", "cancel_reason_id": value} for value in ["1", 1.5, 9999]]

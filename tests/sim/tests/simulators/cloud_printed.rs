@@ -128,7 +128,8 @@ async fn the_queries_that_the_documents_print_find_something() {
         "/v1/product-groups?vehicle_model_id=332423&vehicle_model_variant_id=332423",
         "/v1/product-bundles?product_group_id=2691&vehicle_model_id=332423&vehicle_model_variant_id=332423",
         "/v1/products?product_group_id=2691&vehicle_model_id=332423&vehicle_model_variant_id=332423&is_favorite=false",
-        "/v1/product-prerequisites?vehicle_model_variant_id=1480&vehicle_model_id=332423&product_id=100593,200593,300593",
+        "/v1/product-prerequisites?vehicle_model_variant_id=1480&vehicle_model_id=332423\
+         &product_id=100593,200593,300593",
         "/v1/prepared-tickets?vin=JFL91010104491010",
         "/v1/vehicles/model-groups?vehicle_make_id=2691",
         "/v1/vehicles/models?vehicle_model_group_id=2691",

@@ -43,6 +43,7 @@ impl Catalogue {
         let (makes, vehicles) = vehicles(&entries);
         let mut catalogue = Self { currency: Currency::default(), makes, vehicles, ..Self::default() };
         catalogue.add_products();
+        catalogue.add_prerequisites();
         catalogue.add_companies();
         catalogue.add_examples();
         catalogue
@@ -121,6 +122,10 @@ impl Catalogue {
                 Block { optional: true, product_ids: vec![vec![2]] },
             ],
         }];
+        self.vouchers = vec![Voucher { code: "SANDBOX".to_owned(), percent: 25.0 }];
+    }
+
+    fn add_prerequisites(&mut self) {
         self.product_prerequisites = vec![
             Prerequisite {
                 id: 1,
@@ -139,7 +144,6 @@ impl Catalogue {
                 options: Vec::new(),
             },
         ];
-        self.vouchers = vec![Voucher { code: "SANDBOX".to_owned(), percent: 25.0 }];
     }
 
     fn add_companies(&mut self) {

@@ -9,8 +9,8 @@ use crate::cloud::app::App;
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::hub::{Changed, EventKind, RelayPlan};
 use crate::cloud::store::{
-    Change, FIRST_TICKET, PreparedTicket, PrerequisiteAnswer, Read, Subject, TICKET_COUNTER, Ticket,
-    TicketState,
+    Change, Connector, FIRST_TICKET, PreparedTicket, PrerequisiteAnswer, Read, Subject, TICKET_COUNTER,
+    Ticket, TicketState,
 };
 
 /// Limit of the tickets, which every list reads.
@@ -82,13 +82,8 @@ impl NewTicket {
         Ok(Some(prepared))
     }
 
-    /// Stores the ticket.
-    pub(super) fn create(
-        self,
-        change: &Change,
-        caller: &Subject,
-        catalogue: &Catalogue,
-    ) -> Result<Ticket, ApiError> {
+    /// The connector, if the caller may have a ticket on it now.
+    fn connector(&self, change: &Change, caller: &Subject) -> Result<Connector, ApiError> {
         let Some(connector) = change.connector(self.connector_id)? else {
             return Err(ApiError::violation("connector_id", "there is no such connector"));
         };
@@ -112,6 +107,17 @@ impl NewTicket {
                 format!("Ticket {} is pending on the connector.", pending.id),
             ));
         }
+        Ok(connector)
+    }
+
+    /// Stores the ticket.
+    pub(super) fn create(
+        self,
+        change: &Change,
+        caller: &Subject,
+        catalogue: &Catalogue,
+    ) -> Result<Ticket, ApiError> {
+        let connector = self.connector(change, caller)?;
         let prepared = self.prepared(change, catalogue)?;
         let own = prepared.as_ref().and_then(|prepared| prepared.voucher_code.clone());
         let voucher = self.voucher.or(own);

@@ -29,7 +29,7 @@ impl OutsourcedBody {
             common: PendingBody::of(catalogue, ticket),
             outsource_provider_id: uuid("provider_id"),
             outsource_ticket_id: uuid("outsource_ticket_id"),
-            // nobody works at the other provider of a sandbox
+            // no operator of the other provider works in a sandbox
             reclaimable: true,
             voucher_code: voucher(ticket),
         }
