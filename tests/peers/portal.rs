@@ -1,5 +1,5 @@
 //! Clients that know the documented APIs of the sandbox cloud alone: a portal and a partner with requests and websockets,
-//! and the fuzzer schemathesis.
+//! the documented bodies with one wrong field, and the fuzzer schemathesis.
 
 use std::process::Output;
 use std::time::Duration;
@@ -30,6 +30,17 @@ async fn a_customer_and_a_partner_use_the_documented_apis_from_login_to_history(
     let stdout = run(command.arg(rig.sandbox.cloud.ready_line())).await;
     let last: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
     assert!(last["checks"].as_u64().unwrap() > 20, "{stdout}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_documented_body_with_one_wrong_field_is_refused_by_name() {
+    let purpose = "the documented bodies, varied";
+    let Some(mut command) = peer("documented_bodies.py", purpose, "requests").await else { return };
+    let sandbox = Sandbox::start_with(0, |_| {}).await;
+    let examples = workspace().join("tests/sim/fixtures/vendor/examples.json");
+    let stdout = run(command.arg(sandbox.cloud.ready_line()).arg(examples)).await;
+    let last: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    assert!(last["checks"].as_u64().unwrap() > 1000, "{stdout}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

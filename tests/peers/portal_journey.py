@@ -120,8 +120,11 @@ def choose_products(customer, ids):
     groups = customer.get("/v1/product-groups", **ids)["result"]
     products = []
     for group in groups:
-        found = customer.get("/v1/products", product_group_id=group["id"], **ids)["result"]
-        products += [product for product in found if not product["is_unattended"]]
+        # the favourites are the default, so that the other products are asked for too
+        for is_favorite in ["true", "false"]:
+            query = {"product_group_id": group["id"], "is_favorite": is_favorite, **ids}
+            found = customer.get("/v1/products", **query)["result"]
+            products += [product for product in found if not product["is_unattended"]]
     numbers = ",".join(str(product["id"]) for product in products)
     asked = customer.get("/v1/product-prerequisites", product_id=numbers, **ids)["result"]
     check(asked, "a product asks questions")

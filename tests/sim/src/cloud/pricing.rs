@@ -92,17 +92,23 @@ impl Catalogue {
         }
     }
 
-    /// The discount from `gross` to `net`.
+    /// The discount from `gross` to `net`; zero percent, if there is none.
     pub(crate) fn discount(&self, gross: f64, net: f64) -> Discount {
         let amount = cents(gross - net);
-        if amount <= 0.0 {
-            return Discount { r#type: None, percentage: None, price: DiscountPrice::Nothing {} };
-        }
+        let percentage = if gross > 0.0 { cents(amount / gross * 100.0) } else { 0.0 };
         Discount {
             r#type: Some("percentual".to_owned()),
-            percentage: Some(cents(amount / gross * 100.0)),
+            percentage: Some(percentage),
             price: DiscountPrice::Amount(self.money(amount)),
         }
+    }
+
+    /// The discount of a line of a historical ticket; of nothing, if there is none, as one example has it.
+    pub(crate) fn line_discount(&self, gross: f64, net: f64) -> Discount {
+        if net < gross {
+            return self.discount(gross, net);
+        }
+        Discount { r#type: None, percentage: None, price: DiscountPrice::Nothing {} }
     }
 
     /// A price with its discount.
@@ -130,6 +136,12 @@ mod tests {
         assert_eq!((reduced.net, reduced.with_fee().net), (121.88, 134.38));
         assert_eq!(catalogue.money(100.0).localized_value, 110.0);
         assert_eq!(catalogue.discount(100.0, 70.0).percentage, Some(30.0));
-        assert_eq!(catalogue.discount(100.0, 100.0).price, DiscountPrice::Nothing {});
+        let nothing = catalogue.discount(100.0, 100.0);
+        assert_eq!(
+            (nothing.percentage, nothing.price),
+            (Some(0.0), DiscountPrice::Amount(catalogue.money(0.0)))
+        );
+        assert_eq!(catalogue.discount(0.0, 0.0).percentage, Some(0.0));
+        assert_eq!(catalogue.line_discount(100.0, 100.0).price, DiscountPrice::Nothing {});
     }
 }

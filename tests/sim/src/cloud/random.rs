@@ -37,11 +37,6 @@ fn random_text(length: usize, alphabet: &[u8]) -> String {
     text
 }
 
-/// A pincode: `length` digits.
-pub(crate) fn digits(length: usize) -> String {
-    random_text(length, b"0123456789")
-}
-
 /// A voucher code: `length` letters and digits.
 pub(crate) fn voucher(length: usize) -> String {
     random_text(length, b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
@@ -71,7 +66,6 @@ mod tests {
         let code = voucher(8);
         assert_eq!(code.len(), 8);
         assert!(code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()));
-        assert!(digits(6).bytes().all(|byte| byte.is_ascii_digit()));
         assert_ne!(token(32), token(32));
     }
 

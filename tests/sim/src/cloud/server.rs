@@ -37,7 +37,7 @@ pub struct CloudConfig {
     pub listen: String,
     /// Directory of the state; created if it does not exist. Two clouds cannot share one.
     pub state: PathBuf,
-    /// The known connectors. If the list is empty, the cloud creates one connector and stores it.
+    /// The known connectors. If the list is empty, the cloud has those of the documented examples.
     pub connectors: Vec<ConnectorSeed>,
     /// Lifetime of access tokens.
     pub token_lifetime: Duration,

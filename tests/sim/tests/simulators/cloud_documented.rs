@@ -28,22 +28,16 @@ pub(crate) async fn start() -> Rig {
     .await
 }
 
-/// A discount of nothing, as one example has it.
-fn no_discount() -> Value {
-    json!({"type": null, "percentage": null, "price": {}})
-}
-
 /// The fields that may be null, as the documents say.
-const NULLABLE: [&str; 2] = [
-    "GET /v2/tickets/prepared-tickets.result[0].vin",
-    "GET /v2/tickets/prepared-tickets.result[0].voucher_code",
+const NULLABLE: [&str; 3] = [
+    "GET /v1/products.result[].original_equipment_service_fee",
+    "GET /v2/tickets/prepared-tickets.result[].vin",
+    "GET /v2/tickets/prepared-tickets.result[].voucher_code",
 ];
 
 /// Compares fields and types; the elements of a list all have the form of the example's first.
 fn same_shape(path: &str, expected: &Value, actual: &Value, faults: &mut Vec<String>) {
-    if (path.ends_with(".total_discount") && *actual == no_discount())
-        || (actual.is_null() && NULLABLE.contains(&path))
-    {
+    if actual.is_null() && NULLABLE.contains(&path) {
         return;
     }
     match (expected, actual) {
@@ -62,9 +56,9 @@ fn same_shape(path: &str, expected: &Value, actual: &Value, faults: &mut Vec<Str
             if actual.is_empty() {
                 faults.push(format!("{path} is empty, so that nothing is compared"));
             }
-            for (index, value) in actual.iter().enumerate() {
+            for value in actual {
                 if let Some(first) = expected.first() {
-                    same_shape(&format!("{path}[{index}]"), first, value, faults);
+                    same_shape(&format!("{path}[]"), first, value, faults);
                 }
             }
         }
@@ -99,7 +93,17 @@ async fn prepare(rig: &Rig, what: &str, values: &BTreeMap<String, String>) {
 
 #[tokio::test]
 async fn every_documented_example_is_accepted_and_answered_in_its_form() {
-    let rig = start().await;
+    play_every_example(start().await).await;
+}
+
+#[tokio::test]
+async fn every_documented_example_works_with_the_default_data() {
+    let rig = Rig::start().await;
+    assert_eq!((rig.cloud.connector_id, rig.cloud.connector_uuid), (910_101_043, UUID.parse().unwrap()));
+    play_every_example(rig).await;
+}
+
+async fn play_every_example(rig: Rig) {
     let steps: Vec<Value> = serde_json::from_str(EXAMPLES).unwrap();
     let (customer, operator) = (rig.customer_token().await, rig.operator_token().await);
     let (mut values, mut faults, mut connector) = (BTreeMap::new(), Vec::new(), None);

@@ -40,7 +40,7 @@ async fn a_one_time_password_logs_in_once() {
         config.connectors = vec![seed];
     })
     .await;
-    for otp in [json!(rig.cloud.customer_otp), json!(839_201)] {
+    for otp in [json!(rig.cloud.customer_otp), json!("839201")] {
         let request = || rig.request(Method::POST, "/v1/authenticate/otp").json(&json!({"otp": otp}));
         let body = rig.answer(request()).await.expect(200);
         rig.get(body["access_token"].as_str().unwrap(), "/v1/connectors").await.expect(200);

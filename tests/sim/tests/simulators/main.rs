@@ -4,9 +4,12 @@
 
 mod cloud_support;
 
+mod cloud_bounds;
+mod cloud_details;
 mod cloud_documented;
 mod cloud_login;
 mod cloud_portal;
+mod cloud_printed;
 mod cloud_process;
 mod cloud_relay;
 mod cloud_rest;

@@ -7,9 +7,8 @@ use uuid::Uuid;
 use crate::vehicle::kline::DEFAULT_VIN;
 
 use super::{
-    Block, CancelReason, Catalogue, Currency, Customer, Group, KnownVehicle, Make, Model, OutsourceProvider,
-    Prerequisite, PrerequisiteOption, Product, ProductBundle, ProductGroup, ServiceProvider, Translation,
-    Variant, Voucher,
+    Block, Catalogue, Currency, Customer, Group, KnownVehicle, Make, Model, Named, Phone, Prerequisite,
+    PrerequisiteOption, Product, ProductBundle, ServiceProvider, Translation, Variant, Voucher,
 };
 
 /// The vehicles of the simulators.
@@ -44,6 +43,7 @@ impl Catalogue {
         let (makes, vehicles) = vehicles(&entries);
         let mut catalogue = Self { currency: Currency::default(), makes, vehicles, ..Self::default() };
         catalogue.add_products();
+        catalogue.add_prerequisites();
         catalogue.add_companies();
         catalogue.add_examples();
         catalogue
@@ -54,9 +54,20 @@ impl Catalogue {
         let examples: Self = serde_json::from_str(EXAMPLES).unwrap_or_default();
         self.customer.id = examples.customer.id;
         for example in examples.makes {
-            match self.makes.iter_mut().find(|make| make.name.eq_ignore_ascii_case(&example.name)) {
-                Some(make) => make.groups.extend(example.groups),
-                None => self.makes.push(example),
+            let same = |make: &Make| make.name.eq_ignore_ascii_case(&example.name);
+            let Some(index) = self.makes.iter().position(same) else {
+                self.makes.push(example);
+                continue;
+            };
+            let number = self.makes.get(index).map(|make| make.id);
+            // the make that has the example's number takes the other one
+            let taken = self.makes.iter_mut().find(|make| make.id == example.id);
+            if let (Some(taken), Some(number)) = (taken, number) {
+                taken.id = number;
+            }
+            if let Some(make) = self.makes.get_mut(index) {
+                make.id = example.id;
+                make.groups.extend(example.groups);
             }
         }
         self.vehicles.extend(examples.vehicles);
@@ -69,7 +80,7 @@ impl Catalogue {
 
     fn add_products(&mut self) {
         self.product_groups = [(1, "Diagnosis"), (2, "Coding and programming")]
-            .map(|(id, name)| ProductGroup { id, name: name.to_owned() })
+            .map(|(id, name)| Named { id, name: name.to_owned() })
             .to_vec();
         let product = |id: i64, name: &str, price: f64, group: i64| Product {
             id,
@@ -111,6 +122,10 @@ impl Catalogue {
                 Block { optional: true, product_ids: vec![vec![2]] },
             ],
         }];
+        self.vouchers = vec![Voucher { code: "SANDBOX".to_owned(), percent: 25.0 }];
+    }
+
+    fn add_prerequisites(&mut self) {
         self.product_prerequisites = vec![
             Prerequisite {
                 id: 1,
@@ -129,7 +144,6 @@ impl Catalogue {
                 options: Vec::new(),
             },
         ];
-        self.vouchers = vec![Voucher { code: "SANDBOX".to_owned(), percent: 25.0 }];
     }
 
     fn add_companies(&mut self) {
@@ -144,7 +158,7 @@ impl Catalogue {
             country: "NL".to_owned(),
             email_address: "garage@example.com".to_owned(),
             financial_email_address: "invoices@example.com".to_owned(),
-            phone: 31_201_234_567,
+            phone: Phone::Number(31_201_234_567),
             given_name: "Gerda".to_owned(),
             family_name: "Garage".to_owned(),
         };
@@ -161,13 +175,12 @@ impl Catalogue {
             message: "The sandbox is open.".to_owned(),
             service_message: "This is a sandbox: its data is generated.".to_owned(),
         };
-        let provider =
-            |id: u128, name: &str| OutsourceProvider { id: Uuid::from_u128(id), name: name.to_owned() };
+        let provider = |id: u128, name: &str| Named { id: Uuid::from_u128(id), name: name.to_owned() };
         self.outsource_providers =
             vec![provider(0x0507_0000_0000_4000_8000_0000_0000_0001, "Other Provider")];
         self.cancel_reasons =
             [(1, "Other"), (2, "Connector offline"), (3, "Wrong vehicle"), (4, "Not possible")]
-                .map(|(id, name)| CancelReason { id, name: name.to_owned() })
+                .map(|(id, name)| Named { id, name: name.to_owned() })
                 .to_vec();
         self.locales = ["en-GB", "nl-NL", "de-DE", "fr-FR"].map(str::to_owned).to_vec();
         let phrase = |language: &str, original: &str, translated: &str| Translation {

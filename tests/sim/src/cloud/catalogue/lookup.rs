@@ -71,6 +71,12 @@ impl Catalogue {
         })
     }
 
+    /// The products that are offered for a variant of a model; none, if the model has no such variant.
+    pub(crate) fn products_for_variant(&self, model: i64, variant: i64) -> impl Iterator<Item = &Product> {
+        let is_known = self.variant(variant).is_some_and(|vehicle| vehicle.model.id == model);
+        self.products_for(model).filter(move |_| is_known)
+    }
+
     /// The percentage of a voucher.
     pub(crate) fn voucher(&self, code: &str) -> Option<f64> {
         self.vouchers.iter().find(|voucher| voucher.code == code).map(|voucher| voucher.percent)
@@ -97,6 +103,10 @@ impl Catalogue {
             if let Some(id) = product.prerequisite_ids.iter().find(missing) {
                 return Err(format!("product {}: there is no prerequisite {id}", product.id));
             }
+        }
+        let provider = &self.service_provider;
+        if let (Some(text), None) = (&provider.state_ends_at, provider.state_end()) {
+            return Err(format!("state_ends_at: {text} is no date and time"));
         }
         for prepared in &self.prepared_tickets {
             if let Some(id) = prepared.product_ids.iter().find(|id| self.product(**id).is_none()) {

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 pub(crate) use lookup::{Vehicle, product_uuid};
@@ -45,7 +47,7 @@ pub(crate) struct Catalogue {
     pub(crate) makes: Vec<Make>,
     /// The vehicles that are found by their VIN.
     pub(crate) vehicles: Vec<KnownVehicle>,
-    pub(crate) product_groups: Vec<ProductGroup>,
+    pub(crate) product_groups: Vec<Named<i64>>,
     pub(crate) products: Vec<Product>,
     pub(crate) product_bundles: Vec<ProductBundle>,
     pub(crate) product_prerequisites: Vec<Prerequisite>,
@@ -53,8 +55,8 @@ pub(crate) struct Catalogue {
     pub(crate) customer: Customer,
     pub(crate) service_provider: ServiceProvider,
     /// The partners to which tickets can be outsourced.
-    pub(crate) outsource_providers: Vec<OutsourceProvider>,
-    pub(crate) cancel_reasons: Vec<CancelReason>,
+    pub(crate) outsource_providers: Vec<Named<Uuid>>,
+    pub(crate) cancel_reasons: Vec<Named<i32>>,
     /// Tickets that are prepared at the first start.
     pub(crate) prepared_tickets: Vec<PreparedSeed>,
     /// The locales of employees.
@@ -132,10 +134,12 @@ pub(crate) struct KnownVehicle {
     pub(crate) model_variant_id: i64,
 }
 
+/// What has nothing but an identifier and a name.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ProductGroup {
-    pub(crate) id: i64,
+#[schemars(rename = "NamedBy{I}")]
+pub(crate) struct Named<I> {
+    pub(crate) id: I,
     pub(crate) name: String,
 }
 
@@ -231,9 +235,39 @@ pub(crate) struct Customer {
     pub(crate) country: String,
     pub(crate) email_address: String,
     pub(crate) financial_email_address: String,
-    pub(crate) phone: i64,
+    pub(crate) phone: Phone,
     pub(crate) given_name: String,
     pub(crate) family_name: String,
+}
+
+/// A phone number: a number as in the documented example, or text as in the documented type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Phone {
+    Number(#[schemars(range(min = 0, max = 999_999_999_999_999_i64))] i64),
+    Text(#[schemars(length(max = 255))] String),
+}
+
+impl Default for Phone {
+    fn default() -> Self {
+        Self::Text(String::new())
+    }
+}
+
+impl Phone {
+    /// Digits as a number, as the example has them, unless a leading zero would be lost.
+    pub(crate) fn plain(self) -> Self {
+        match self {
+            Self::Text(text)
+                if (1..=15).contains(&text.len())
+                    && !text.starts_with('0')
+                    && text.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
+                text.parse().map_or(Self::Text(text), Self::Number)
+            }
+            other => other,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -248,23 +282,21 @@ pub(crate) struct ServiceProvider {
     pub(crate) background_color: String,
     /// `opened`, `closed` or `scheduled`.
     pub(crate) state: String,
+    /// A date and time, whose offset may be written with or without a colon.
     pub(crate) state_ends_at: Option<String>,
     pub(crate) message: String,
     pub(crate) service_message: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct OutsourceProvider {
-    pub(crate) id: Uuid,
-    pub(crate) name: String,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CancelReason {
-    pub(crate) id: i32,
-    pub(crate) name: String,
+impl ServiceProvider {
+    /// The end of the state, if there is one in the form of a date and time.
+    pub(crate) fn state_end(&self) -> Option<OffsetDateTime> {
+        let text = self.state_ends_at.as_deref()?;
+        // the documented example has no colon: +0200
+        let (time, minutes) = text.split_at_checked(text.len().checked_sub(2)?)?;
+        let with_colon = format!("{time}:{minutes}");
+        OffsetDateTime::parse(text, &Rfc3339).or_else(|_| OffsetDateTime::parse(&with_colon, &Rfc3339)).ok()
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

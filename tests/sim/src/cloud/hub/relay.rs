@@ -40,7 +40,7 @@ impl RelayPlan {
             connection_uuid: ticket.connection_uuid?,
             ticket_id: ticket.id,
             connector_id: ticket.connector_id,
-            vin: ticket.vin,
+            vin: ticket.vin.as_deref().and_then(|vin| vin.parse().ok()),
             operator: ticket.operator.clone()?,
             unattended: ticket.confirmed_unattended_service.unwrap_or_default(),
         })

@@ -6,6 +6,7 @@ mod extract;
 mod fields;
 mod login;
 mod oauth;
+mod optional;
 mod own;
 mod partner;
 mod pincode_guard;
@@ -15,16 +16,18 @@ mod token_response;
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::StatusCode;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
+use futures_util::StreamExt as _;
 
 use super::app::App;
 use api::{Description, Operation};
 
-pub(in crate::cloud) use customer::bodies::{NO_VIN, state_number};
+pub(in crate::cloud) use customer::bodies::state_number;
 pub(crate) use extract::{Parameters, bearer};
 pub(crate) use problem::ApiError;
 
@@ -32,6 +35,9 @@ const CUSTOMER_TEXT: &str = "The documented customer API. x-path-is says where a
 const PARTNER_TEXT: &str = "The documented partner API. x-path-is says where a path comes from.";
 /// Limit of a request's body, in bytes.
 const MAX_BODY: usize = 256 * 1024;
+/// Limit of what is read beyond the limit of a body, and discarded, in bytes: a client that sends more loses its
+/// connection.
+const MAX_DISCARDED: usize = 16 * 1024 * 1024;
 
 /// All routes: the REST APIs and their descriptions, and the websockets.
 pub(crate) fn router(app: App, relay: MethodRouter<App>, portal: MethodRouter<App>) -> Router {
@@ -65,20 +71,37 @@ pub(crate) fn router(app: App, relay: MethodRouter<App>, portal: MethodRouter<Ap
         .with_state(app)
 }
 
-/// Reads the body before anything answers, but for the upload of a file. Hyper closes a connection whose body was not
-/// read, and a client that is about to send its next request there would lose it.
+/// Reads the body before anything answers. Hyper closes a connection whose body was not read, and a client that is still
+/// sending, or is about to send its next request there, would lose the answer.
 async fn read_body(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    if parts.uri.path().starts_with(own::UPLOADS) {
-        return next.run(Request::from_parts(parts, body)).await;
-    }
-    match axum::body::to_bytes(body, MAX_BODY).await {
-        Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
-        Err(_) => {
-            let detail = format!("The body is longer than {MAX_BODY} bytes, or it broke off.");
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body", "Unusable body", detail).into_response()
+    let limit = if parts.uri.path().starts_with(own::UPLOADS) { own::MAX_UPLOAD } else { MAX_BODY };
+    let mut chunks = body.into_data_stream();
+    let (mut bytes, mut length) = (Vec::new(), 0_usize);
+    let mut is_whole = true;
+    while let Some(chunk) = chunks.next().await {
+        let Ok(chunk) = chunk else {
+            is_whole = false;
+            break;
+        };
+        length = length.saturating_add(chunk.len());
+        if length <= limit {
+            bytes.extend_from_slice(&chunk);
+        } else if length > limit + MAX_DISCARDED {
+            is_whole = false;
+            break;
         }
     }
+    if is_whole && length <= limit {
+        return next.run(Request::from_parts(parts, Body::from(bytes))).await;
+    }
+    let detail = format!("The body is longer than {limit} bytes, or it broke off.");
+    let mut response =
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body", "Unusable body", detail).into_response();
+    if !is_whole {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// 408: the request, or its body, took too long.

@@ -1,6 +1,5 @@
 //! Creates, joins and ends tickets, each in one transaction; the relay follows afterwards.
 
-use connector_agent::protocol::vin::Vin;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -10,12 +9,14 @@ use crate::cloud::app::App;
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::hub::{Changed, EventKind, RelayPlan};
 use crate::cloud::store::{
-    Change, FIRST_TICKET, PreparedTicket, PrerequisiteAnswer, Read as _, Subject, TICKET_COUNTER, Ticket,
-    TicketState,
+    Change, Connector, FIRST_TICKET, PreparedTicket, PrerequisiteAnswer, Read, Subject, TICKET_COUNTER,
+    Ticket, TicketState,
 };
 
 /// Limit of the tickets, which every list reads.
 const MAX_TICKETS: usize = 20_000;
+/// The discount of a prepared ticket's voucher.
+const PREPARED_PERCENT: f64 = 10.0;
 /// The first connection's number.
 const FIRST_CONNECTION: i64 = 500_001;
 
@@ -27,7 +28,7 @@ pub(super) fn next_ticket_number(change: &Change) -> Result<i64, ApiError> {
 /// The content of a new ticket.
 #[derive(Debug, Clone)]
 pub(super) struct NewTicket {
-    pub(super) vin: Option<Vin>,
+    pub(super) vin: Option<String>,
     pub(super) vehicle_model_id: Option<i64>,
     pub(super) vehicle_model_variant_id: Option<i64>,
     pub(super) connector_id: i64,
@@ -40,44 +41,49 @@ pub(super) struct NewTicket {
     pub(super) confirmed_unattended_service: Option<bool>,
 }
 
+/// The discount of a voucher, in percent: one of the catalogue, that of the prepared ticket which the caller names, or
+/// that of a ticket which is prepared for the customer.
+pub(super) fn voucher_percent(
+    read: &impl Read,
+    catalogue: &Catalogue,
+    voucher: Option<&str>,
+    named: Option<&PreparedTicket>,
+) -> Result<f64, ApiError> {
+    let Some(voucher) = voucher else { return Ok(0.0) };
+    if let Some(percent) = catalogue.voucher(voucher) {
+        return Ok(percent);
+    }
+    let has_it = |prepared: &PreparedTicket| prepared.voucher_code.as_deref() == Some(voucher);
+    let is_for_customer = |prepared: &PreparedTicket| {
+        !prepared.is_picked_up && prepared.customer_id == catalogue.customer.id && has_it(prepared)
+    };
+    if named.is_some_and(has_it) || read.all()?.iter().any(is_for_customer) {
+        return Ok(PREPARED_PERCENT);
+    }
+    Err(ApiError::violation("voucher", "there is no such voucher"))
+}
+
 impl NewTicket {
-    /// The prepared ticket that the new ticket continues, by its id or voucher.
+    /// The prepared ticket that the new ticket continues.
     fn prepared(&self, change: &Change, catalogue: &Catalogue) -> Result<Option<PreparedTicket>, ApiError> {
-        let (field, prepared) = match (self.prepared_ticket_id, &self.voucher) {
-            (Some(id), _) => ("prepared_ticket_id", change.get::<PreparedTicket>(id.as_bytes())?),
-            (None, Some(voucher)) => {
-                let all = change.all::<PreparedTicket>()?;
-                let found = all.into_iter().find(|prepared| prepared.voucher_code.as_ref() == Some(voucher));
-                if found.is_none() && catalogue.voucher(voucher).is_some() {
-                    return Ok(None);
-                }
-                ("voucher", found)
-            }
-            (None, None) => return Ok(None),
-        };
-        let prepared =
-            prepared.ok_or_else(|| ApiError::violation(field, "there is no such prepared ticket"))?;
-        if let (Some(voucher), Some(own)) = (&self.voucher, &prepared.voucher_code)
-            && voucher != own
+        const FIELD: &str = "prepared_ticket_id";
+        let Some(id) = self.prepared_ticket_id else { return Ok(None) };
+        let prepared: PreparedTicket = change
+            .get(id.as_bytes())?
+            .ok_or_else(|| ApiError::violation(FIELD, "there is no such prepared ticket"))?;
+        if let (Some(own), Some(vin)) = (&prepared.vin, &self.vin)
+            && !own.eq_ignore_ascii_case(vin)
         {
-            return Err(ApiError::violation("voucher", "does not belong to the prepared ticket"));
-        }
-        if prepared.vin.is_some() && self.vin.is_some() && prepared.vin != self.vin {
             return Err(ApiError::violation("vin", "differs from the prepared ticket's"));
         }
         if prepared.customer_id != catalogue.customer.id {
-            return Err(ApiError::violation(field, "is prepared for another customer"));
+            return Err(ApiError::violation(FIELD, "is prepared for another customer"));
         }
         Ok(Some(prepared))
     }
 
-    /// Stores the ticket.
-    pub(super) fn create(
-        self,
-        change: &Change,
-        caller: &Subject,
-        catalogue: &Catalogue,
-    ) -> Result<Ticket, ApiError> {
+    /// The connector, if the caller may have a ticket on it now.
+    fn connector(&self, change: &Change, caller: &Subject) -> Result<Connector, ApiError> {
         let Some(connector) = change.connector(self.connector_id)? else {
             return Err(ApiError::violation("connector_id", "there is no such connector"));
         };
@@ -101,20 +107,34 @@ impl NewTicket {
                 format!("Ticket {} is pending on the connector.", pending.id),
             ));
         }
+        Ok(connector)
+    }
+
+    /// Stores the ticket.
+    pub(super) fn create(
+        self,
+        change: &Change,
+        caller: &Subject,
+        catalogue: &Catalogue,
+    ) -> Result<Ticket, ApiError> {
+        let connector = self.connector(change, caller)?;
         let prepared = self.prepared(change, catalogue)?;
+        let own = prepared.as_ref().and_then(|prepared| prepared.voucher_code.clone());
+        let voucher = self.voucher.or(own);
+        let voucher_percent = voucher_percent(change, catalogue, voucher.as_deref(), prepared.as_ref())?;
         let (id, uuid) = match &prepared {
-            // the prepared ticket becomes the new ticket
-            Some(prepared) => {
-                change.delete::<PreparedTicket>(prepared.id.as_bytes())?;
+            // the prepared ticket becomes the new ticket, once
+            Some(prepared) if !prepared.is_picked_up => {
+                change.put(&PreparedTicket { is_picked_up: true, ..prepared.clone() })?;
                 (prepared.ticket_number, prepared.id)
             }
-            None => (next_ticket_number(change)?, Uuid::new_v4()),
+            _ => (next_ticket_number(change)?, Uuid::new_v4()),
         };
         let ticket = Ticket {
             id,
             uuid,
             state: TicketState::Pending,
-            vin: self.vin.or(prepared.as_ref().and_then(|prepared| prepared.vin)),
+            vin: self.vin.or_else(|| prepared.as_ref().and_then(|prepared| prepared.vin.clone())),
             vehicle_model_id: self.vehicle_model_id,
             vehicle_model_variant_id: self.vehicle_model_variant_id,
             product_ids: self.product_ids,
@@ -122,7 +142,8 @@ impl NewTicket {
             chat_id: Uuid::new_v4(),
             metadata: self.metadata,
             reference: self.reference,
-            voucher: self.voucher,
+            voucher,
+            voucher_percent,
             prepared_ticket_id: prepared.as_ref().map(|prepared| prepared.id),
             preparer_external_reference: prepared.map(|prepared| prepared.preparer_external_reference),
             confirmed_unattended_service: self.confirmed_unattended_service,
@@ -213,7 +234,7 @@ pub(super) fn end(
             ticket.outsourced_to = to;
         }
     }
-    ticket.closed_at = Some(OffsetDateTime::now_utc());
+    ticket.closed_at = ticket.has_ended().then(OffsetDateTime::now_utc);
     change.put(&ticket)?;
     Ok(ticket)
 }

@@ -65,13 +65,17 @@ pub(crate) enum TicketState {
     Cancelled,
 }
 
+/// The VIN of a ticket for a vehicle without one, where the documents allow no null.
+const NO_VIN: &str = "00000000000000000";
+
 /// A customer's ticket, from the state `pending` on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Ticket {
     pub(crate) id: i64,
     pub(crate) uuid: Uuid,
     pub(crate) state: TicketState,
-    pub(crate) vin: Option<Vin>,
+    /// Seventeen characters, which need not be a VIN of ISO 3779.
+    pub(crate) vin: Option<String>,
     pub(crate) vehicle_model_id: Option<i64>,
     pub(crate) vehicle_model_variant_id: Option<i64>,
     pub(crate) product_ids: Vec<i64>,
@@ -80,6 +84,9 @@ pub(crate) struct Ticket {
     pub(crate) metadata: Map<String, Value>,
     pub(crate) reference: Option<String>,
     pub(crate) voucher: Option<String>,
+    /// The discount of the voucher.
+    #[serde(default)]
+    pub(crate) voucher_percent: f64,
     pub(crate) prepared_ticket_id: Option<Uuid>,
     pub(crate) preparer_external_reference: Option<String>,
     pub(crate) confirmed_unattended_service: Option<bool>,
@@ -114,15 +121,33 @@ impl Ticket {
     pub(crate) fn is_active(&self) -> bool {
         matches!(self.state, TicketState::Pending | TicketState::InProgress)
     }
+
+    /// Whether the ticket is closed or cancelled. An outsourced one is with another provider.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, TicketState::Closed | TicketState::Cancelled)
+    }
+
+    /// The VIN, or [`NO_VIN`].
+    pub(crate) fn vin_or_zeros(&self) -> String {
+        self.vin.clone().unwrap_or_else(|| NO_VIN.to_owned())
+    }
+
+    /// Whether the ticket has this VIN, in capital or small letters.
+    pub(crate) fn has_vin(&self, vin: &str) -> bool {
+        self.vin.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(vin))
+    }
 }
 
-/// The answer to a prerequisite.
+/// The answer to a prerequisite. The documents require neither part; an answer without a number answers nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct PrerequisiteAnswer {
     /// The prerequisite's number.
-    pub(crate) definition_id: i64,
-    #[schemars(length(max = 1000))]
-    pub(crate) value: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
+    pub(crate) definition_id: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1000), with = "String")]
+    pub(crate) value: Option<String>,
 }
 
 /// The customer's satisfaction with a ticket.
@@ -133,18 +158,21 @@ pub(crate) struct Csat {
     pub(crate) comment: Option<String>,
 }
 
-/// A ticket that a partner has prepared and no customer has used.
+/// A ticket that a partner has prepared.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PreparedTicket {
     pub(crate) id: Uuid,
     pub(crate) ticket_number: i64,
     pub(crate) customer_id: Uuid,
-    pub(crate) vin: Option<Vin>,
+    pub(crate) vin: Option<String>,
     pub(crate) product_ids: Vec<i64>,
     pub(crate) vehicle_model_id: i64,
     pub(crate) vehicle_model_variant_id: Option<i64>,
     pub(crate) preparer_external_reference: String,
     pub(crate) voucher_code: Option<String>,
+    /// Whether it has become a customer's ticket, and is no longer offered.
+    #[serde(default)]
+    pub(crate) is_picked_up: bool,
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) created_at: OffsetDateTime,
 }

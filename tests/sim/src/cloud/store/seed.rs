@@ -1,4 +1,4 @@
-//! The initial contents of the database: the connectors of the file or a random one, and an account for each
+//! The initial contents of the database: the connectors of the file or of the documents, and an account for each
 //! role.
 
 use serde::{Deserialize, Deserializer};
@@ -101,11 +101,27 @@ impl ConnectorSeed {
             otp: None,
         }
     }
+}
 
-    /// A connector with a random UUID and pincode.
-    fn random() -> Self {
-        Self::new(Uuid::new_v4(), random::digits(6))
-    }
+/// The pincode that the documents print.
+const DOCUMENTED_PINCODE: &str = "1234";
+
+/// The connectors that the examples of the documents name. The logins of the examples are those of the first and the
+/// second one.
+fn documented_connectors() -> [ConnectorSeed; 4] {
+    let seed = |id: i64, uuid: u128| ConnectorSeed {
+        id: Some(id),
+        ..ConnectorSeed::new(Uuid::from_u128(uuid), DOCUMENTED_PINCODE)
+    };
+    [
+        ConnectorSeed {
+            otp: Some("bafd50b7-7388-4eb1-8812-cbb5517faa2c".to_owned()),
+            ..seed(FIRST_CONNECTOR, 0x6ec2_911c_a09a_11ee_8c90_0242_ac12_0002)
+        },
+        seed(940_201_044, 0x9389_ba6f_3696_4571_84d4_34d5_88c4_b109),
+        seed(940_201_043, 0x9389_ba6f_3696_4571_84d4_34d5_88c4_b110),
+        seed(910_329_423, 0x5f3d_760d_ade2_4a19_aea4_36e0_9767_8ae3),
+    ]
 }
 
 impl Change {
@@ -123,9 +139,21 @@ impl Change {
         if let Some(connector) = known.map(|uuid| self.by_uuid(uuid)).transpose()?.flatten() {
             return Ok(connector);
         }
-        let connector = self.seed_connector(&ConnectorSeed::random())?;
-        self.set_setting(FIRST_SETTING, connector.uuid.as_bytes())?;
-        Ok(connector)
+        let [first, others @ ..] = documented_connectors();
+        let first = self.seed_documented(&first)?;
+        for seed in &others {
+            self.seed_documented(seed)?;
+        }
+        self.set_setting(FIRST_SETTING, first.uuid.as_bytes())?;
+        Ok(first)
+    }
+
+    /// Stores a connector of the documents, unless an earlier connectors file had it, perhaps with another pincode.
+    fn seed_documented(&self, seed: &ConnectorSeed) -> Result<Connector, StoreError> {
+        match self.by_uuid(seed.uuid)? {
+            Some(known) => Ok(known),
+            None => self.seed_connector(seed),
+        }
     }
 
     fn seed_connector(&self, seed: &ConnectorSeed) -> Result<Connector, StoreError> {
@@ -225,12 +253,13 @@ impl Change {
                 id: seed.id,
                 ticket_number: self.next_number(TICKET_COUNTER, FIRST_TICKET)?,
                 customer_id: customer.id,
-                vin: seed.vin.as_deref().and_then(|vin| vin.parse().ok()),
+                vin: seed.vin.clone(),
                 product_ids: seed.product_ids.clone(),
                 vehicle_model_id: seed.vehicle_model_id,
                 vehicle_model_variant_id: seed.vehicle_model_variant_id,
                 preparer_external_reference: seed.preparer_external_reference.clone(),
                 voucher_code: None,
+                is_picked_up: false,
                 created_at: OffsetDateTime::now_utc(),
             })?;
         }

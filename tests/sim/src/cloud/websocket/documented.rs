@@ -11,7 +11,7 @@ use super::subscriptions::Topic;
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::hub::{EventKind, Hub, RelayStage};
 use crate::cloud::random;
-use crate::cloud::rest::{NO_VIN, state_number};
+use crate::cloud::rest::state_number;
 use crate::cloud::store::{Connector, Read as _, StoreError, Ticket};
 use crate::cloud::views;
 
@@ -79,7 +79,7 @@ fn ticket_update(hub: &Hub, catalogue: &Catalogue, ticket: &Ticket) -> Value {
         "vehicle_model_id": ticket.vehicle_model_id.unwrap_or_default(),
         "is_script_composition_running": stage.is_some_and(|(stage, _)| stage == RelayStage::Open),
         "vehicle_model_variant_id": ticket.vehicle_model_variant_id.unwrap_or_default(),
-        "vin": ticket.vin.map_or_else(|| NO_VIN.to_owned(), |vin| vin.to_string()),
+        "vin": ticket.vin_or_zeros(),
         "schedule": {
             "message": provider.message,
             "until": provider.state_ends_at.clone().unwrap_or_default(),

@@ -4,8 +4,9 @@ use std::any::TypeId;
 
 use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind;
-use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -27,6 +28,20 @@ pub(super) struct Check {
     validator: Option<Validator>,
 }
 
+/// Adds the bounds of an integer's bits, so that a number beyond them is a violation of its field.
+fn bound(schema: &mut Schema) {
+    let (least, most) = match schema.get("format").and_then(Value::as_str) {
+        Some("int32") => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        Some("int64") => (i64::MIN, i64::MAX),
+        _ => return,
+    };
+    for (name, limit) in [("minimum", least), ("maximum", most)] {
+        if schema.get(name).is_none() {
+            schema.insert(name.to_owned(), Value::from(limit));
+        }
+    }
+}
+
 impl Check {
     /// The check of this type; `None` for [`Nothing`].
     pub(super) fn of<T: JsonSchema + 'static>() -> Option<Self> {
@@ -37,6 +52,7 @@ impl Check {
             settings.inline_subschemas = true;
             settings.meta_schema = None;
         });
+        let settings = settings.with_transform(RecursiveTransform(bound));
         let schema = settings.into_generator().into_root_schema_for::<T>().to_value();
         let built = jsonschema::options().should_validate_formats(true).build(&schema);
         let validator = built.map_err(|error| tracing::error!("a schema is not valid: {error}")).ok();

@@ -9,9 +9,6 @@ use crate::cloud::hub::Hub;
 use crate::cloud::pricing::{Discount, Money, Price};
 use crate::cloud::store::{Connector, Ticket, TicketState};
 
-/// The VIN of a ticket for a vehicle without one.
-pub(in crate::cloud) const NO_VIN: &str = "00000000000000000";
-
 /// Limit of a page.
 const MAX_LIMIT: usize = 200;
 
@@ -29,11 +26,6 @@ pub(crate) struct Paging {
 impl Paging {
     /// The whole list, as far as one page goes.
     pub(crate) const FIRST: Self = Self { offset: None, limit: None };
-
-    /// The part of a list from `offset` on, with at most `limit` elements.
-    pub(crate) fn new(offset: Option<i64>, limit: Option<i64>) -> Self {
-        Self { offset, limit }
-    }
 
     /// The page of a list.
     pub(crate) fn page<T>(self, all: Vec<T>) -> Page<T> {
@@ -138,7 +130,7 @@ pub(crate) struct TicketBody {
 
 impl From<&Ticket> for TicketBody {
     fn from(ticket: &Ticket) -> Self {
-        let vin = ticket.vin.map_or_else(|| NO_VIN.to_owned(), |vin| vin.to_string());
+        let vin = ticket.vin_or_zeros();
         Self {
             id: ticket.id.to_string(),
             uuid: ticket.uuid,

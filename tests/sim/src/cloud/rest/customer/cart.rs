@@ -9,20 +9,19 @@ use super::bodies::item_number;
 use super::products::known_vehicle;
 use crate::cloud::catalogue::{Catalogue, Product};
 use crate::cloud::pricing::{Discount, Money, Price, Totals};
-use crate::cloud::rest::api::{Call, LenientInteger, Nothing};
+use crate::cloud::rest::api::{Call, Nothing};
+use crate::cloud::rest::optional::Optional;
 use crate::cloud::rest::problem::ApiError;
-use crate::cloud::store::{PreparedTicket, Read};
-
-/// The percentage of a prepared ticket's voucher.
-const PREPARED_PERCENT: f64 = 10.0;
+use crate::cloud::rest::ticket_lifecycle::voucher_percent;
+use crate::cloud::store::{PreparedTicket, Read as _};
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct CartInput {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
     #[schemars(length(max = 64))]
-    voucher: Option<String>,
-    vehicle_model_id: LenientInteger,
-    vehicle_model_variant_id: LenientInteger,
+    voucher: Optional<String>,
+    vehicle_model_id: i64,
+    vehicle_model_variant_id: i64,
     #[serde(default)]
     #[schemars(length(equal = 17), pattern("^[a-zA-Z0-9]{17}$"))]
     #[expect(dead_code, reason = "checked, but without influence on the prices")]
@@ -30,7 +29,7 @@ pub(super) struct CartInput {
     #[serde(default)]
     prepared_ticket_id: Option<Uuid>,
     #[schemars(length(max = 100))]
-    product_ids: Vec<LenientInteger>,
+    product_ids: Vec<i64>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -60,23 +59,6 @@ pub(super) struct Cart {
     original_equipment_service_fee: Totals,
     total: Totals,
     items: Vec<CartItem>,
-}
-
-/// The percentage of a voucher: one of the catalogue, or that of a prepared ticket.
-pub(super) fn voucher_percent(
-    read: &impl Read,
-    catalogue: &Catalogue,
-    voucher: Option<&str>,
-) -> Result<f64, ApiError> {
-    let Some(voucher) = voucher.filter(|voucher| !voucher.is_empty()) else { return Ok(0.0) };
-    if let Some(percent) = catalogue.voucher(voucher) {
-        return Ok(percent);
-    }
-    let prepared: Vec<PreparedTicket> = read.all()?;
-    if prepared.iter().any(|ticket| ticket.voucher_code.as_deref() == Some(voucher)) {
-        return Ok(PREPARED_PERCENT);
-    }
-    Err(ApiError::violation("voucher", "there is no such voucher"))
 }
 
 /// The products with these numbers, which are offered for the model.
@@ -114,21 +96,24 @@ fn item(catalogue: &Catalogue, product: &Product) -> CartItem {
 
 pub(super) async fn calculate(call: Call<Nothing, Nothing, CartInput>) -> Result<Json<Cart>, ApiError> {
     let (catalogue, body) = (&call.app.catalogue, &call.body);
-    let (model, variant) = (body.vehicle_model_id.0, body.vehicle_model_variant_id.0);
+    let (model, variant) = (body.vehicle_model_id, body.vehicle_model_variant_id);
     known_vehicle(catalogue, model, variant)?;
-    let ids: Vec<i64> = body.product_ids.iter().map(|id| id.0).collect();
-    let products = offered(catalogue, &ids, model)?;
+    let products = offered(catalogue, &body.product_ids, model)?;
     let view = call.app.store.view()?;
-    if let Some(id) = body.prepared_ticket_id
-        && view.get::<PreparedTicket>(id.as_bytes())?.is_none()
-    {
+    let prepared: Option<PreparedTicket> = match body.prepared_ticket_id {
+        Some(id) => view.get(id.as_bytes())?,
+        None => None,
+    };
+    if body.prepared_ticket_id.is_some() && prepared.is_none() {
         return Err(ApiError::violation("prepared_ticket_id", "there is no such prepared ticket"));
     }
-    let percent = voucher_percent(&view, catalogue, body.voucher.as_deref())?;
+    let own = prepared.as_ref().and_then(|prepared| prepared.voucher_code.as_deref());
+    let voucher = body.voucher.0.as_deref().filter(|voucher| !voucher.is_empty()).or(own);
+    let percent = voucher_percent(&view, catalogue, voucher, prepared.as_ref())?;
     let sum = Price::sum(products.iter().copied());
     let reduced = sum.reduced(percent);
     Ok(Json(Cart {
-        voucher: body.voucher.clone().unwrap_or_default(),
+        voucher: voucher.unwrap_or_default().to_owned(),
         voucher_discount: catalogue.discount(sum.net, reduced.net),
         vehicle_model_id: model,
         vehicle_model_variant_id: variant,

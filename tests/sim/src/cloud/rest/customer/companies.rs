@@ -5,10 +5,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::cloud::catalogue::{self, Catalogue};
-use crate::cloud::rest::api::{Call, Nothing};
+use crate::cloud::catalogue::{self, Catalogue, Phone};
+use crate::cloud::rest::api::{Call, Moment, Nothing};
+use crate::cloud::rest::optional::Optional;
 use crate::cloud::rest::problem::ApiError;
-use crate::cloud::store::{Change, Read, StoreError};
+use crate::cloud::store::{Change, Employee, Read, StoreError};
 
 /// The setting with the customer's changes.
 const CUSTOMER_SETTING: &str = "customer";
@@ -25,59 +26,40 @@ pub(super) struct CustomerBody {
     country: String,
     email_address: String,
     financial_email_address: String,
-    phone: i64,
+    phone: Phone,
     currency: String,
 }
 
 /// The customer's changes of its own details.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 pub(super) struct CustomerInput {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
     #[schemars(length(max = 255))]
-    name: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Optional<String>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
     #[schemars(length(max = 255))]
-    street: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    street: Optional<String>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
     #[schemars(length(max = 255))]
-    number: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    number: Optional<String>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
     #[schemars(length(max = 255))]
-    postal_code: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    postal_code: Optional<String>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
     #[schemars(length(max = 255))]
-    city: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    city: Optional<String>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
     #[schemars(length(max = 255))]
-    country: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    country: Optional<String>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
     #[schemars(length(max = 255))]
-    email_address: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    email_address: Optional<String>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
     #[schemars(length(max = 255))]
-    financial_email_address: Option<String>,
-    /// The digits, as text or as a number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    phone: Option<Phone>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-enum Phone {
-    Number(#[schemars(range(min = 0, max = 999_999_999_999_999_i64))] i64),
-    Text(#[schemars(regex(pattern = "^\\+?[0-9 ]{1,20}$"))] String),
-}
-
-impl Phone {
-    fn digits(&self) -> i64 {
-        match self {
-            Self::Number(number) => *number,
-            Self::Text(text) => {
-                let digits: String = text.chars().filter(char::is_ascii_digit).take(15).collect();
-                digits.parse().unwrap_or_default()
-            }
-        }
-    }
+    financial_email_address: Optional<String>,
+    /// Text, or a number as in the example.
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
+    phone: Optional<Phone>,
 }
 
 /// The customer of the catalogue, with the customer's own changes.
@@ -87,7 +69,6 @@ pub(super) fn customer(read: &impl Read, catalogue: &Catalogue) -> Result<catalo
         Some(bytes) => serde_json::from_slice(&bytes)?,
         None => CustomerInput::default(),
     };
-    let phone = changes.phone.as_ref().map(Phone::digits);
     for (own, changed) in [
         (&mut customer.name, changes.name),
         (&mut customer.street, changes.street),
@@ -98,11 +79,13 @@ pub(super) fn customer(read: &impl Read, catalogue: &Catalogue) -> Result<catalo
         (&mut customer.email_address, changes.email_address),
         (&mut customer.financial_email_address, changes.financial_email_address),
     ] {
-        if let Some(changed) = changed {
+        if let Some(changed) = changed.0 {
             *own = changed;
         }
     }
-    customer.phone = phone.unwrap_or(customer.phone);
+    if let Some(phone) = changes.phone.0 {
+        customer.phone = phone.plain();
+    }
     Ok(customer)
 }
 
@@ -249,7 +232,7 @@ pub(super) struct WalletSettings {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct UserServiceCenter {
     is_open: bool,
-    tickets_scheduler_active_until: Option<String>,
+    tickets_scheduler_active_until: Option<Moment>,
     tickets_scheduler_enabled: bool,
     tickets_scheduler_message: String,
     service_message: String,
@@ -288,13 +271,19 @@ pub(super) struct User {
 
 pub(super) async fn user(call: Call<Nothing, Nothing, Nothing>) -> Result<Json<User>, ApiError> {
     let catalogue = &call.app.catalogue;
-    let customer = customer(&call.app.store.view()?, catalogue)?;
+    let view = call.app.store.view()?;
+    let customer = customer(&view, catalogue)?;
+    let employee: Option<Employee> = view.get(customer.id.as_bytes())?;
+    let (first_name, last_name) = match employee {
+        Some(employee) => (employee.given_name, employee.family_name),
+        None => (customer.given_name.clone(), customer.family_name.clone()),
+    };
     let provider = &catalogue.service_provider;
     Ok(Json(User {
         id: customer.id,
-        first_name: customer.given_name.clone(),
+        first_name,
         middle_name: String::new(),
-        last_name: customer.family_name.clone(),
+        last_name,
         client: Client {
             name: customer.name.clone(),
             reference: customer.reference.to_string(),
@@ -314,7 +303,7 @@ pub(super) async fn user(call: Call<Nothing, Nothing, Nothing>) -> Result<Json<U
             payment_by_prepaid_balance: true,
             service_center: UserServiceCenter {
                 is_open: provider.state == "opened",
-                tickets_scheduler_active_until: provider.state_ends_at.clone(),
+                tickets_scheduler_active_until: provider.state_end().map(Moment),
                 tickets_scheduler_enabled: provider.state == "scheduled",
                 tickets_scheduler_message: provider.message.clone(),
                 service_message: provider.service_message.clone(),

@@ -8,8 +8,9 @@ use uuid::Uuid;
 use super::bodies::{Page, Paging};
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::rest::api::{Call, Nothing};
+use crate::cloud::rest::optional::Optional;
 use crate::cloud::rest::problem::ApiError;
-use crate::cloud::store::{Change, Employee, Read};
+use crate::cloud::store::{Employee, Read};
 
 /// Limit of the employees.
 const MAX_EMPLOYEES: usize = 1000;
@@ -47,8 +48,9 @@ pub(super) struct EmployeeInput {
     /// Required, but may be null.
     #[schemars(required, schema_with = "username_schema")]
     username: Option<String>,
-    #[serde(default)]
-    correspondence_locale: Option<String>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
+    #[schemars(length(max = 64))]
+    correspondence_locale: Optional<String>,
     #[serde(default)]
     enabled: Option<bool>,
 }
@@ -60,7 +62,7 @@ fn username_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 impl EmployeeInput {
     fn locale(&self, catalogue: &Catalogue, current: Option<&str>) -> Result<String, ApiError> {
         let known = |locale: &str| catalogue.locales.iter().any(|known| known == locale);
-        match self.correspondence_locale.as_deref() {
+        match self.correspondence_locale.0.as_deref() {
             Some(locale) if known(locale) => Ok(locale.to_owned()),
             Some(_) => {
                 let message = format!("must be one of: {}", catalogue.locales.join(", "));
@@ -71,16 +73,6 @@ impl EmployeeInput {
                 str::to_owned,
             )),
         }
-    }
-
-    /// Refuses a user name of another employee.
-    fn check_username(&self, change: &Change, own: Option<Uuid>) -> Result<(), ApiError> {
-        let all: Vec<Employee> = change.all()?;
-        let is_taken = |employee: &Employee| Some(employee.id) != own && employee.username == self.username;
-        if self.username.is_some() && all.iter().any(is_taken) {
-            return Err(ApiError::violation("username", "belongs to another employee"));
-        }
-        Ok(())
     }
 }
 
@@ -95,7 +87,6 @@ pub(super) async fn add(call: Call<Nothing, Nothing, EmployeeInput>) -> Result<J
     let Call { app, body, .. } = call;
     let locale = body.locale(&app.catalogue, None)?;
     let stored = app.store.change(move |change| {
-        body.check_username(change, None)?;
         if change.all::<Employee>()?.len() >= MAX_EMPLOYEES {
             let detail = format!("The sandbox stores at most {MAX_EMPLOYEES} employees.");
             return Err(ApiError::conflict("full", "Full", detail));
@@ -145,7 +136,6 @@ pub(super) async fn change(
     let catalogue = app.catalogue.clone();
     let stored = app.store.change(move |change| {
         let mut employee = path.find(change, &catalogue)?;
-        body.check_username(change, Some(employee.id))?;
         if body.username.is_none() && employee.username.is_some() {
             return Err(ApiError::violation("username", "cannot be unset"));
         }

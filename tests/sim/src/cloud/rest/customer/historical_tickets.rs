@@ -4,7 +4,7 @@ use axum::Json;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::bodies::{NO_VIN, Page, Paging, state_number};
+use super::bodies::{Page, Paging, state_number};
 use super::tickets::seen;
 use crate::cloud::catalogue::{Catalogue, Product};
 use crate::cloud::pricing::{Discount, Money, Price, Totals};
@@ -38,7 +38,7 @@ pub(super) struct LineDiscount {
 pub(super) struct HistoricalLine {
     product_id: i64,
     description: String,
-    quantity: i64,
+    quantity: usize,
     gross_price: Money,
     net_price: Money,
     total_discount: Discount,
@@ -67,39 +67,54 @@ pub(super) struct HistoricalBody {
     finished_at: Moment,
 }
 
-fn line(catalogue: &Catalogue, product: &Product) -> HistoricalLine {
-    let price = Price::of(product);
-    let discount = catalogue.discount(price.gross, price.net);
+/// The products of a ticket, each with its quantity.
+fn quantities<'a>(catalogue: &'a Catalogue, ticket: &Ticket) -> Vec<(&'a Product, usize)> {
+    let mut found: Vec<(&Product, usize)> = Vec::new();
+    for product in ticket.product_ids.iter().filter_map(|id| catalogue.product(*id)) {
+        match found.iter_mut().find(|(known, _)| known.id == product.id) {
+            Some((_, quantity)) => *quantity += 1,
+            None => found.push((product, 1)),
+        }
+    }
+    found
+}
+
+fn line(catalogue: &Catalogue, product: &Product, quantity: usize) -> HistoricalLine {
+    let price = Price::sum(std::iter::repeat_n(product, quantity));
+    let discount = catalogue.line_discount(price.gross, price.net);
     HistoricalLine {
         product_id: product.id,
         description: product.name.clone(),
-        quantity: 1,
+        quantity,
         gross_price: catalogue.money(price.gross),
         net_price: catalogue.money(price.net),
-        total_discount: discount.clone(),
+        total_discount: catalogue.discount(price.gross, price.net),
         original_equipment_service_fee: catalogue.money(price.fee),
         discounts: vec![LineDiscount { product_id: product.id, description: product.name.clone(), discount }],
     }
 }
 
 fn body(catalogue: &Catalogue, ticket: &Ticket) -> HistoricalBody {
-    let products: Vec<&Product> = ticket.product_ids.iter().filter_map(|id| catalogue.product(*id)).collect();
-    let sum = Price::sum(products.iter().copied());
-    let percent = ticket.voucher.as_deref().and_then(|voucher| catalogue.voucher(voucher)).unwrap_or(0.0);
+    let products = quantities(catalogue, ticket);
+    let each = products.iter().flat_map(|(product, quantity)| std::iter::repeat_n(*product, *quantity));
+    let sum = Price::sum(each);
     HistoricalBody {
         id: ticket.id,
         connector_id: ticket.connector_id,
         state: state_number(ticket.state),
-        vin: ticket.vin.map_or_else(|| NO_VIN.to_owned(), |vin| vin.to_string()),
+        vin: ticket.vin_or_zeros(),
         odometer_reading: 0,
         reference: ticket.reference.clone().unwrap_or_default(),
         voucher: ticket.voucher.clone().unwrap_or_default(),
         vehicle_model_id: ticket.vehicle_model_id.unwrap_or_default(),
         vehicle_model_variant_id: ticket.vehicle_model_variant_id.unwrap_or_default(),
         sub_total: catalogue.totals(sum),
-        total: catalogue.totals(sum.reduced(percent).with_fee()),
+        total: catalogue.totals(sum.reduced(ticket.voucher_percent).with_fee()),
         original_equipment_service_fee: catalogue.totals(sum.fee_alone()),
-        product_lines: products.into_iter().map(|product| line(catalogue, product)).collect(),
+        product_lines: products
+            .into_iter()
+            .map(|(product, quantity)| line(catalogue, product, quantity))
+            .collect(),
         created_at: Moment(ticket.created_at),
         finished_at: Moment(ticket.closed_at.unwrap_or(ticket.created_at)),
     }
@@ -111,13 +126,10 @@ pub(super) async fn list(
     let query = &call.query;
     let mut tickets: Vec<Ticket> = call.app.store.view()?.all()?;
     tickets.retain(|ticket| {
-        ticket.closed_at.is_some()
+        ticket.has_ended()
             && call.subject.sees(ticket.connector_id)
             && query.connector_id.is_none_or(|id| ticket.connector_id == id)
-            && query
-                .vin
-                .as_deref()
-                .is_none_or(|vin| ticket.vin.is_some_and(|own| own.as_str().eq_ignore_ascii_case(vin)))
+            && query.vin.as_deref().is_none_or(|vin| ticket.has_vin(vin))
     });
     tickets.sort_by_key(|ticket| std::cmp::Reverse(ticket.closed_at));
     let bodies = tickets.iter().map(|ticket| body(&call.app.catalogue, ticket)).collect();
@@ -128,7 +140,7 @@ pub(super) async fn one(
     call: Call<HistoricalId, Nothing, Nothing>,
 ) -> Result<Json<HistoricalBody>, ApiError> {
     let ticket = seen(&call.app.store.view()?, &call.subject, call.path.id)?;
-    if ticket.closed_at.is_none() {
+    if !ticket.has_ended() {
         return Err(ApiError::not_found("historical ticket"));
     }
     Ok(Json(body(&call.app.catalogue, &ticket)))

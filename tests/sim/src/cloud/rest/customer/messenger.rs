@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::cloud::hub::Changed;
 use crate::cloud::rest::api::{Call, Nothing, WithHeader};
+use crate::cloud::rest::optional::Optional;
 use crate::cloud::rest::own::messenger::{channel_ticket, download_url, is_closed, upload_url};
 use crate::cloud::rest::problem::ApiError;
 use crate::cloud::store::{Attachment, Read};
@@ -75,9 +76,9 @@ pub(super) async fn send_control_message(
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct AttachmentInput {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
     #[schemars(length(min = 1, max = 255))]
-    file_name: Option<String>,
+    file_name: Optional<String>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -102,7 +103,7 @@ pub(super) async fn attach(
 ) -> Result<WithHeader<Json<AttachmentBody>>, ApiError> {
     let Call { app, subject, query, body, .. } = call;
     let channel_id = channel(&query.channel_id)?;
-    let file_name = body.file_name.unwrap_or_else(|| "attachment".to_owned());
+    let file_name = body.file_name.0.unwrap_or_else(|| "attachment".to_owned());
     let attachment = Attachment {
         file_reference: Uuid::new_v4(),
         channel_id,

@@ -7,8 +7,9 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::bodies::{Page, Paging, ProductBody};
-use crate::cloud::catalogue::{Block, Catalogue, Product, ProductGroup};
+use crate::cloud::catalogue::{Block, Catalogue, Named, Product, ProductBundle};
 use crate::cloud::rest::api::{Call, LenientText, Nothing, Null, Removed};
+use crate::cloud::rest::optional::Optional;
 use crate::cloud::rest::problem::ApiError;
 use crate::cloud::store::{Favorite, Read, StoreError, number_key};
 
@@ -20,19 +21,18 @@ pub(super) struct OfVehicle {
 
 pub(super) async fn groups(
     call: Call<Nothing, OfVehicle, Nothing>,
-) -> Result<Json<Page<ProductGroup>>, ApiError> {
+) -> Result<Json<Page<Named<i64>>>, ApiError> {
     let catalogue = &call.app.catalogue;
-    known_vehicle(catalogue, call.query.vehicle_model_id, call.query.vehicle_model_variant_id)?;
+    let (model, variant) = (call.query.vehicle_model_id, call.query.vehicle_model_variant_id);
     let mut groups = catalogue.product_groups.clone();
     groups.retain(|group| {
-        catalogue
-            .products_for(call.query.vehicle_model_id)
-            .any(|product| product.product_group_id == group.id)
+        catalogue.products_for_variant(model, variant).any(|product| product.product_group_id == group.id)
     });
     Ok(Json(Paging::FIRST.page(groups)))
 }
 
-/// Refuses a model that is not there, or a variant of another model.
+/// Refuses a model that is not there, or a variant of another model, in the body of a request. A query for one finds
+/// nothing.
 pub(super) fn known_vehicle(catalogue: &Catalogue, model: i64, variant: i64) -> Result<(), ApiError> {
     if !catalogue.has_model(model) {
         return Err(ApiError::violation("vehicle_model_id", "there is no such model"));
@@ -62,25 +62,45 @@ pub(super) struct BundleBody {
     blocks: Vec<Block>,
 }
 
+/// The blocks of a bundle with the products that are offered; `None` if a block that is not optional has none.
+fn blocks(bundle: &ProductBundle, offered: &[i64]) -> Option<Vec<Block>> {
+    let mut found = Vec::new();
+    for block in &bundle.blocks {
+        let lists = block
+            .product_ids
+            .iter()
+            .map(|list| list.iter().copied().filter(|id| offered.contains(id)).collect::<Vec<_>>());
+        let product_ids: Vec<_> = lists.filter(|list| !list.is_empty()).collect();
+        if !product_ids.is_empty() {
+            found.push(Block { optional: block.optional, product_ids });
+        } else if !block.optional {
+            return None;
+        }
+    }
+    (!found.is_empty()).then_some(found)
+}
+
 pub(super) async fn bundles(
     call: Call<Nothing, BundlesQuery, Nothing>,
 ) -> Result<Json<Page<BundleBody>>, ApiError> {
     let (catalogue, query) = (&call.app.catalogue, &call.query);
-    known_vehicle(catalogue, query.vehicle_model_id, query.vehicle_model_variant_id)?;
     let wanted = query.product_group_id.map(i64::from);
-    let found = catalogue
-        .product_bundles
-        .iter()
-        .filter(|bundle| wanted.is_none_or(|group| bundle.product_group_id == group))
-        .map(|bundle| BundleBody {
+    let offered: Vec<i64> = catalogue
+        .products_for_variant(query.vehicle_model_id, query.vehicle_model_variant_id)
+        .map(|product| product.id)
+        .collect();
+    let in_group = |bundle: &&ProductBundle| wanted.is_none_or(|group| bundle.product_group_id == group);
+    let body = |bundle: &ProductBundle| {
+        Some(BundleBody {
             id: bundle.id,
             product_group_id: bundle.product_group_id,
             name: bundle.name.clone(),
             description: bundle.description.clone(),
             reference: bundle.reference,
-            blocks: bundle.blocks.clone(),
+            blocks: blocks(bundle, &offered)?,
         })
-        .collect();
+    };
+    let found = catalogue.product_bundles.iter().filter(in_group).filter_map(body).collect();
     Ok(Json(Paging::FIRST.page(found)))
 }
 
@@ -97,17 +117,17 @@ pub(super) struct ProductsQuery {
     is_favorite: Option<Flag>,
 }
 
-/// True or false, as a word or a number.
+/// True or false, as a word or a number; every number but zero is true.
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Flag {
     Word(bool),
-    Number(#[schemars(range(min = 0, max = 1))] i64),
+    Number(i64),
 }
 
 impl Flag {
     fn is_set(self) -> bool {
-        matches!(self, Self::Word(true) | Self::Number(1..))
+        !matches!(self, Self::Word(false) | Self::Number(0))
     }
 }
 
@@ -117,7 +137,7 @@ pub(super) fn is_favorite(read: &impl Read, product: &Product) -> Result<bool, S
     Ok(decided.map_or(product.is_favorite, |decided| decided.is_favorite))
 }
 
-/// Without a group or a bundle, the filter has the documented default: the favourites.
+/// The favourites, unless the query asks for the others.
 pub(super) async fn products(
     call: Call<Nothing, ProductsQuery, Nothing>,
 ) -> Result<Json<Page<ProductBody>>, ApiError> {
@@ -125,26 +145,21 @@ pub(super) async fn products(
     if query.product_group_id.is_some() && query.product_bundle_id.is_some() {
         return Err(ApiError::violation("product_bundle_id", "cannot be combined with product_group_id"));
     }
-    known_vehicle(catalogue, query.vehicle_model_id, query.vehicle_model_variant_id)?;
-    let bundle = match query.product_bundle_id {
-        Some(id) => {
-            let found = catalogue.product_bundles.iter().find(|bundle| bundle.id == id);
-            Some(found.ok_or_else(|| ApiError::violation("product_bundle_id", "there is no such bundle"))?)
-        }
-        None => None,
+    let of_bundle = |id: Uuid| {
+        let bundle = catalogue.product_bundles.iter().find(|bundle| bundle.id == id);
+        let blocks = bundle.map(|bundle| bundle.blocks.as_slice()).unwrap_or_default();
+        blocks.iter().flat_map(|block| block.product_ids.iter().flatten().copied()).collect::<Vec<_>>()
     };
-    let is_narrowed = query.product_group_id.is_some() || bundle.is_some();
-    let wanted = query.is_favorite.map(Flag::is_set).or((!is_narrowed).then_some(true));
+    let bundle = query.product_bundle_id.map(of_bundle);
+    let wanted = query.is_favorite.is_none_or(Flag::is_set);
     let view = call.app.store.view()?;
     let mut found = Vec::new();
-    for product in catalogue.products_for(query.vehicle_model_id) {
+    for product in catalogue.products_for_variant(query.vehicle_model_id, query.vehicle_model_variant_id) {
         let is_favorite = is_favorite(&view, product)?;
         let is_in_group =
             query.product_group_id.is_none_or(|group| product.product_group_id == i64::from(group));
-        let is_in_bundle = bundle.is_none_or(|bundle| {
-            bundle.blocks.iter().any(|block| block.product_ids.iter().flatten().any(|id| *id == product.id))
-        });
-        if is_in_group && is_in_bundle && wanted.is_none_or(|wanted| wanted == is_favorite) {
+        let is_in_bundle = bundle.as_ref().is_none_or(|ids| ids.contains(&product.id));
+        if is_in_group && is_in_bundle && wanted == is_favorite {
             found.push(ProductBody::of(catalogue, product, is_favorite));
         }
     }
@@ -155,34 +170,34 @@ pub(super) async fn products(
 #[derive(Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "the types of the documented fields are checked, and only the number is used")]
 pub(super) struct FavoriteInput {
-    #[serde(default)]
-    id: Option<i64>,
-    #[serde(default)]
-    item_number: Option<LenientText>,
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    internal_name: Option<String>,
-    #[serde(default)]
-    description: Option<String>,
-    #[serde(default)]
-    is_favorite: Option<bool>,
-    #[serde(default)]
-    is_unattended: Option<bool>,
-    #[serde(default)]
-    gross_price: Option<Map<String, Value>>,
-    #[serde(default)]
-    net_price: Option<Map<String, Value>>,
-    #[serde(default)]
-    total_discount: Option<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
+    id: Optional<i64>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
+    item_number: Optional<LenientText>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
+    name: Optional<String>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
+    internal_name: Optional<String>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
+    description: Optional<String>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
+    is_favorite: Optional<bool>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
+    is_unattended: Optional<bool>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
+    gross_price: Optional<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
+    net_price: Optional<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
+    total_discount: Optional<Map<String, Value>>,
     #[serde(default)]
     original_equipment_service_fee: Option<Map<String, Value>>,
-    #[serde(default)]
-    price: Option<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
+    price: Optional<Map<String, Value>>,
 }
 
 pub(super) async fn add_favorite(call: Call<Nothing, Nothing, FavoriteInput>) -> Result<Null, ApiError> {
-    let product_id = call.body.id.ok_or_else(|| ApiError::violation("id", "is required"))?;
+    let product_id = call.body.id.0.ok_or_else(|| ApiError::violation("id", "is required"))?;
     if call.app.catalogue.product(product_id).is_none() {
         return Err(ApiError::violation("id", "there is no such product"));
     }
@@ -237,10 +252,12 @@ pub(super) async fn prerequisites(
     call: Call<Nothing, PrerequisitesQuery, Nothing>,
 ) -> Result<Json<Page<PrerequisiteBody>>, ApiError> {
     let (catalogue, query) = (&call.app.catalogue, &call.query);
-    known_vehicle(catalogue, query.vehicle_model_id, i64::from(query.vehicle_model_variant_id))?;
+    let (model, variant) = (query.vehicle_model_id, i64::from(query.vehicle_model_variant_id));
     let is_asked = |id: i64| {
-        let products = query.product_id.iter().filter_map(|id| catalogue.product(*id));
-        products.flat_map(|product| &product.prerequisite_ids).any(|wanted| *wanted == id)
+        catalogue
+            .products_for_variant(model, variant)
+            .filter(|product| query.product_id.contains(&product.id))
+            .any(|product| product.prerequisite_ids.contains(&id))
     };
     let found = catalogue.product_prerequisites.iter().filter(|known| is_asked(known.id)).map(|known| {
         let options = known.options.iter().map(|option| OptionBody {

@@ -2,15 +2,16 @@
 
 use axum::Json;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::bodies::{Page, Paging, TicketBody};
-use super::cart::{offered, voucher_percent};
+use super::cart::offered;
 use super::products::known_vehicle;
 use crate::cloud::catalogue::{Catalogue, Product};
 use crate::cloud::rest::api::{Call, LenientInteger, Moment, Nothing, Null};
+use crate::cloud::rest::optional::Optional;
 use crate::cloud::rest::problem::ApiError;
 use crate::cloud::rest::ticket_lifecycle::{self, NewTicket};
 use crate::cloud::store::{Csat, Note, PreparedTicket, PrerequisiteAnswer, Read, Subject, Ticket};
@@ -20,16 +21,16 @@ const MAX_METADATA: usize = 16 * 1024;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct TicketInput {
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(equal = 17))]
     vin: String,
     vehicle_model_id: LenientInteger,
     vehicle_model_variant_id: LenientInteger,
-    connector_id: LenientInteger,
-    #[serde(default)]
+    connector_id: i64,
+    #[serde(default, skip_serializing_if = "Optional::is_none")]
     #[schemars(length(max = 64))]
-    voucher: Option<String>,
+    voucher: Optional<String>,
     #[schemars(length(max = 100))]
-    product_ids: Vec<LenientInteger>,
+    product_ids: Vec<i64>,
     #[serde(default)]
     #[schemars(length(max = 100))]
     product_prerequisites: Vec<PrerequisiteAnswer>,
@@ -51,21 +52,22 @@ fn check_prerequisites(
 ) -> Result<(), ApiError> {
     const FIELD: &str = "product_prerequisites";
     for answer in answers {
-        let known = catalogue.product_prerequisites.iter().find(|known| known.id == answer.definition_id);
+        let Some(id) = answer.definition_id else { continue };
+        let known = catalogue.product_prerequisites.iter().find(|known| known.id == id);
         let Some(known) = known else {
-            return Err(ApiError::violation(
-                FIELD,
-                format!("there is no prerequisite {}", answer.definition_id),
-            ));
+            return Err(ApiError::violation(FIELD, format!("there is no prerequisite {id}")));
         };
-        if !known.options.is_empty() && !known.options.iter().any(|option| option.value == answer.value) {
+        let is_chosen = |value: &String| known.options.iter().any(|option| option.value == *value);
+        if !known.options.is_empty() && !answer.value.as_ref().is_some_and(is_chosen) {
             return Err(ApiError::violation(FIELD, format!("{}: choose one of the options", known.name)));
         }
     }
     for id in products.iter().flat_map(|product| &product.prerequisite_ids) {
         let required = catalogue.product_prerequisites.iter().find(|known| known.id == *id && known.required);
+        let answers_it =
+            |answer: &PrerequisiteAnswer| answer.definition_id == Some(*id) && answer.value.is_some();
         if let Some(required) = required
-            && !answers.iter().any(|answer| answer.definition_id == required.id)
+            && !answers.iter().any(answers_it)
         {
             return Err(ApiError::violation(FIELD, format!("{} needs an answer", required.name)));
         }
@@ -75,11 +77,9 @@ fn check_prerequisites(
 
 pub(super) async fn create(call: Call<Nothing, Nothing, TicketInput>) -> Result<Json<TicketBody>, ApiError> {
     let Call { app, subject, body, .. } = call;
-    let vin = body.vin.parse().map_err(|error| ApiError::violation("vin", format!("{error}")))?;
     let (model, variant) = (body.vehicle_model_id.0, body.vehicle_model_variant_id.0);
     known_vehicle(&app.catalogue, model, variant)?;
-    let ids: Vec<i64> = body.product_ids.iter().map(|id| id.0).collect();
-    let products = offered(&app.catalogue, &ids, model)?;
+    let products = offered(&app.catalogue, &body.product_ids, model)?;
     check_prerequisites(&app.catalogue, &products, &body.product_prerequisites)?;
     if products.iter().any(|product| product.is_unattended) && !body.confirmed_unattended_service {
         return Err(ApiError::violation("confirmed_unattended_service", "a product is unattended"));
@@ -87,13 +87,13 @@ pub(super) async fn create(call: Call<Nothing, Nothing, TicketInput>) -> Result<
     if serde_json::to_vec(&body.metadata).is_ok_and(|json| json.len() > MAX_METADATA) {
         return Err(ApiError::violation("metadata", format!("has more than {MAX_METADATA} bytes")));
     }
-    let voucher = body.voucher.filter(|voucher| !voucher.is_empty());
+    let voucher = body.voucher.0.filter(|voucher| !voucher.is_empty());
     let new = NewTicket {
-        vin: Some(vin),
+        vin: Some(body.vin),
         vehicle_model_id: Some(model),
         vehicle_model_variant_id: Some(variant),
-        connector_id: body.connector_id.0,
-        product_ids: ids,
+        connector_id: body.connector_id,
+        product_ids: body.product_ids,
         product_prerequisites: body.product_prerequisites,
         metadata: body.metadata,
         prepared_ticket_id: body.prepared_ticket_id,
@@ -102,11 +102,7 @@ pub(super) async fn create(call: Call<Nothing, Nothing, TicketInput>) -> Result<
         confirmed_unattended_service: Some(body.confirmed_unattended_service),
     };
     let catalogue = app.catalogue.clone();
-    let stored = app.store.change(move |change| {
-        voucher_percent(change, &catalogue, new.voucher.as_deref())?;
-        new.create(change, &subject, &catalogue)
-    });
-    let ticket = stored.await?;
+    let ticket = app.store.change(move |change| new.create(change, &subject, &catalogue)).await?;
     tracing::info!(ticket = ticket.id, connector_id = ticket.connector_id, "ticket pending");
     ticket_lifecycle::update_relay(&app, &ticket);
     Ok(Json(TicketBody::from(&ticket)))
@@ -116,12 +112,8 @@ pub(super) async fn create(call: Call<Nothing, Nothing, TicketInput>) -> Result<
 pub(super) struct PreparedQuery {
     #[schemars(length(min = 1, max = 64))]
     vin: String,
-    #[serde(default)]
-    #[schemars(range(min = 0))]
-    offset: Option<i64>,
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 200))]
-    limit: Option<i64>,
+    #[serde(flatten)]
+    paging: Paging,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -147,7 +139,8 @@ pub(super) async fn prepared(
     let (catalogue, query) = (&call.app.catalogue, &call.query);
     let mut tickets: Vec<PreparedTicket> = call.app.store.view()?.all()?;
     tickets.retain(|ticket| {
-        ticket.vin.is_some_and(|vin| vin.as_str().eq_ignore_ascii_case(&query.vin))
+        !ticket.is_picked_up
+            && ticket.vin.as_deref().is_some_and(|vin| vin.eq_ignore_ascii_case(&query.vin))
             && ticket.customer_id == catalogue.customer.id
             && !ticket.product_ids.is_empty()
     });
@@ -161,7 +154,7 @@ pub(super) async fn prepared(
     };
     let bodies = tickets.iter().map(|ticket| PreparedBody {
         id: ticket.id,
-        vin: ticket.vin.map(|vin| vin.to_string()).unwrap_or_default(),
+        vin: ticket.vin.clone().unwrap_or_default(),
         vehicle_model_id: ticket.vehicle_model_id,
         // partners name the model only
         vehicle_model_variant_id: ticket
@@ -170,8 +163,7 @@ pub(super) async fn prepared(
             .unwrap_or_default(),
         product_lines: ticket.product_ids.iter().map(line).collect(),
     });
-    let page = Paging::new(query.offset, query.limit).page(bodies.collect());
-    Ok(Json(page))
+    Ok(Json(query.paging.page(bodies.collect())))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -220,18 +212,50 @@ pub(super) async fn notes(call: Call<TicketId, Nothing, Nothing>) -> Result<Json
 pub(super) struct CsatInput {
     #[schemars(range(min = -1.0, max = 1.0))]
     score: f64,
-    #[serde(default)]
-    #[schemars(length(max = 4000))]
-    comment: Option<String>,
+    /// A score without a comment leaves the earlier comment; null removes it.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(length(max = 4000), with = "Option<String>")]
+    comment: Option<Option<String>>,
+}
+
+/// A field that was given, perhaps as null.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl CsatInput {
+    /// The satisfaction after this input.
+    fn on_top_of(self, earlier: Option<Csat>) -> Csat {
+        let comment = self.comment.unwrap_or_else(|| earlier.and_then(|earlier| earlier.comment));
+        Csat { score: self.score, comment }
+    }
 }
 
 pub(super) async fn csat(call: Call<TicketId, Nothing, CsatInput>) -> Result<Null, ApiError> {
     let Call { app, subject, path, body, .. } = call;
     let stored = app.store.change(move |change| {
         let mut ticket = seen(change, &subject, path.id)?;
-        ticket.csat = Some(Csat { score: body.score, comment: body.comment });
+        ticket.csat = Some(body.on_top_of(ticket.csat.take()));
         Ok::<_, ApiError>(change.put(&ticket)?)
     });
     stored.await?;
     Ok(Null)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_score_without_a_comment_keeps_the_earlier_comment() {
+        let input = |body: Value| serde_json::from_value::<CsatInput>(body).unwrap();
+        let csat = |score: f64, comment: Option<&str>| Csat { score, comment: comment.map(str::to_owned) };
+        let first = input(json!({"score": 1, "comment": "friendly"})).on_top_of(None);
+        assert_eq!(first, csat(1.0, Some("friendly")));
+        let second = input(json!({"score": -0.5})).on_top_of(Some(first));
+        assert_eq!(second, csat(-0.5, Some("friendly")));
+        assert_eq!(input(json!({"score": 0, "comment": null})).on_top_of(Some(second)), csat(0.0, None));
+    }
 }

@@ -4,18 +4,11 @@ use axum::Json;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::bodies::{NO_VIN, Page, Paging};
-use crate::cloud::catalogue::{Group, Make, Model, Vehicle};
+use super::bodies::{Page, Paging};
+use crate::cloud::catalogue::{Group, Make, Model, Named, Vehicle};
 use crate::cloud::rest::api::{Call, Moment, Nothing};
 use crate::cloud::rest::problem::ApiError;
 use crate::cloud::store::{Read as _, Ticket};
-
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Make")]
-pub(super) struct MakeBody {
-    id: i64,
-    name: String,
-}
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ModelGroup")]
@@ -40,24 +33,18 @@ pub(super) struct ModelBody {
     requires_doip: bool,
 }
 
+/// The fields of a model, and the model of the variant.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ModelVariant")]
 pub(super) struct VariantBody {
-    id: i64,
-    name: String,
-    manufactured_from: Option<String>,
-    manufactured_to: Option<String>,
+    #[serde(flatten)]
+    common: ModelBody,
     vehicle_model_id: i64,
     vehicle_model_name: String,
-    vehicle_model_group_id: i64,
-    vehicle_model_group_name: String,
-    vehicle_make_id: i64,
-    vehicle_make_name: String,
-    requires_doip: bool,
 }
 
-fn make_body(make: &Make) -> MakeBody {
-    MakeBody { id: make.id, name: make.name.clone() }
+fn make_body(make: &Make) -> Named<i64> {
+    Named { id: make.id, name: make.name.clone() }
 }
 
 fn group_body((make, group): (&Make, &Group)) -> GroupBody {
@@ -86,17 +73,16 @@ fn model_body((make, group, model): (&Make, &Group, &Model)) -> ModelBody {
 fn variant_body(vehicle: Vehicle<'_>) -> VariantBody {
     let Vehicle { make, group, model, variant } = vehicle;
     VariantBody {
-        id: variant.id,
-        name: variant.name.clone(),
-        manufactured_from: variant.manufactured_from.clone(),
-        manufactured_to: variant.manufactured_to.clone(),
+        common: ModelBody {
+            id: variant.id,
+            name: variant.name.clone(),
+            manufactured_from: variant.manufactured_from.clone(),
+            manufactured_to: variant.manufactured_to.clone(),
+            requires_doip: variant.requires_doip || model.requires_doip,
+            ..model_body((make, group, model))
+        },
         vehicle_model_id: model.id,
         vehicle_model_name: model.name.clone(),
-        vehicle_model_group_id: group.id,
-        vehicle_model_group_name: group.name.clone(),
-        vehicle_make_id: make.id,
-        vehicle_make_name: make.name.clone(),
-        requires_doip: variant.requires_doip || model.requires_doip,
     }
 }
 
@@ -108,7 +94,7 @@ pub(super) struct ByVin {
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct FoundVehicle {
-    make: MakeBody,
+    make: Named<i64>,
     model_group: GroupBody,
     model: ModelBody,
     model_variant: VariantBody,
@@ -126,7 +112,7 @@ pub(super) async fn search(call: Call<Nothing, ByVin, Nothing>) -> Result<Json<F
     }))
 }
 
-pub(super) async fn makes(call: Call<Nothing, Paging, Nothing>) -> Result<Json<Page<MakeBody>>, ApiError> {
+pub(super) async fn makes(call: Call<Nothing, Paging, Nothing>) -> Result<Json<Page<Named<i64>>>, ApiError> {
     Ok(Json(call.query.page(call.app.catalogue.makes.iter().map(make_body).collect())))
 }
 
@@ -135,18 +121,8 @@ macro_rules! of_parent {
         #[derive(Deserialize, JsonSchema)]
         pub(super) struct $name {
             $field: i32,
-            #[serde(default)]
-            #[schemars(range(min = 0))]
-            offset: Option<i64>,
-            #[serde(default)]
-            #[schemars(range(min = 0, max = 200))]
-            limit: Option<i64>,
-        }
-
-        impl $name {
-            fn paging(&self) -> Paging {
-                Paging::new(self.offset, self.limit)
-            }
+            #[serde(flatten)]
+            paging: Paging,
         }
     };
 }
@@ -158,14 +134,14 @@ of_parent!(OfModel, vehicle_model_id);
 pub(super) async fn groups(call: Call<Nothing, OfMake, Nothing>) -> Result<Json<Page<GroupBody>>, ApiError> {
     let wanted = i64::from(call.query.vehicle_make_id);
     let found = call.app.catalogue.groups().filter(|(make, _)| make.id == wanted).map(group_body).collect();
-    Ok(Json(call.query.paging().page(found)))
+    Ok(Json(call.query.paging.page(found)))
 }
 
 pub(super) async fn models(call: Call<Nothing, OfGroup, Nothing>) -> Result<Json<Page<ModelBody>>, ApiError> {
     let wanted = i64::from(call.query.vehicle_model_group_id);
     let found =
         call.app.catalogue.models().filter(|(_, group, _)| group.id == wanted).map(model_body).collect();
-    Ok(Json(call.query.paging().page(found)))
+    Ok(Json(call.query.paging.page(found)))
 }
 
 pub(super) async fn variants(
@@ -179,7 +155,7 @@ pub(super) async fn variants(
         .filter(|vehicle| vehicle.model.id == wanted)
         .map(variant_body)
         .collect();
-    Ok(Json(call.query.paging().page(found)))
+    Ok(Json(call.query.paging.page(found)))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -234,12 +210,14 @@ pub(super) async fn serviced(
     call: Call<Nothing, Paging, Nothing>,
 ) -> Result<Json<Page<ServicedVehicle>>, ApiError> {
     let mut tickets: Vec<Ticket> = call.app.store.view()?.all()?;
-    tickets.retain(|ticket| call.subject.sees(ticket.connector_id) && ticket.joined_at.is_some());
+    tickets.retain(|ticket| {
+        call.subject.sees(ticket.connector_id) && ticket.joined_at.is_some() && ticket.has_ended()
+    });
     tickets.sort_by_key(|ticket| std::cmp::Reverse(ticket.closed_at));
     let mut found: Vec<ServicedVehicle> = Vec::new();
     for ticket in &tickets {
         let Some(last) = ticket.closed_at else { continue };
-        let vin = ticket.vin.map_or_else(|| NO_VIN.to_owned(), |vin| vin.to_string());
+        let vin = ticket.vin_or_zeros();
         let Some(vehicle) = ticket.vehicle_model_variant_id.and_then(|id| call.app.catalogue.variant(id))
         else {
             continue;

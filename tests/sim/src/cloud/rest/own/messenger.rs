@@ -16,7 +16,7 @@ use crate::cloud::rest::problem::ApiError;
 use crate::cloud::store::{Attachment, Read, Subject, Ticket, TicketState};
 
 /// Limit of an attachment, in bytes.
-const MAX_UPLOAD: usize = 10 * 1024 * 1024;
+pub(in crate::cloud::rest) const MAX_UPLOAD: usize = 10 * 1024 * 1024;
 /// Lifetime of an upload address, in seconds.
 const UPLOAD_LIFETIME: i64 = 900;
 

@@ -10,6 +10,8 @@ use axum::Router;
 
 use crate::cloud::app::App;
 
+pub(super) use messenger::MAX_UPLOAD;
+
 /// The beginning of the addresses of uploads, whose bodies are longer than others.
 pub(super) const UPLOADS: &str = "/sandbox/v1/uploads/";
 

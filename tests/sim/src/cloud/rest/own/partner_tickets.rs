@@ -62,7 +62,7 @@ fn list(
             && connector.is_none_or(|connector| ticket.connector_id == connector)
             && product.is_none_or(|product| ticket.product_ids.contains(&product))
             && number.is_none_or(|number| ticket.id == number)
-            && (vin.is_none() || ticket.vin == vin)
+            && vin.is_none_or(|vin| ticket.has_vin(vin.as_str()))
     });
     let found: Vec<Value> =
         tickets.iter().map(|ticket| partner_view(&view, ticket)).collect::<Result<_, _>>()?;
@@ -158,8 +158,8 @@ async fn add_product(
     let known = product.and_then(|product| app.catalogue.product_by_uuid(product)).map(|product| product.id);
     let product = known.ok_or_else(|| ApiError::violation("product_id", "there is no such product"))?;
     let stored = app.store.change(move |change| {
-        let mut ticket: PreparedTicket =
-            change.get(id.as_bytes())?.ok_or_else(|| ApiError::not_found("prepared ticket"))?;
+        let ticket = change.get(id.as_bytes())?.filter(|ticket: &PreparedTicket| !ticket.is_picked_up);
+        let mut ticket = ticket.ok_or_else(|| ApiError::not_found("prepared ticket"))?;
         if ticket.product_ids.len() >= MAX_PRODUCTS {
             let detail = format!("A prepared ticket has at most {MAX_PRODUCTS} products.");
             return Err(ApiError::conflict("full", "Full", detail));

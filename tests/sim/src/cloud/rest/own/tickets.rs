@@ -132,7 +132,7 @@ fn parse(body: Body) -> Result<NewTicket, ApiError> {
         fields.violation("metadata.vin_is_found_by_reader", "must be true or false");
     }
     let ticket = NewTicket {
-        vin: fields.vin("vin"),
+        vin: fields.vin("vin").map(|vin| vin.to_string()),
         vehicle_model_id: fields.id("vehicle_model_id"),
         vehicle_model_variant_id: fields.id("vehicle_model_variant_id"),
         connector_id: connector_id.unwrap_or_default(),

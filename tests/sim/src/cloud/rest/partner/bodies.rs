@@ -1,35 +1,24 @@
 //! The forms of lists and identifiers in the partner API.
 
-use connector_agent::protocol::vin::Vin;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::cloud::app::App;
+use crate::cloud::catalogue::Catalogue;
 use crate::cloud::random;
+use crate::cloud::rest::api::Moment;
 use crate::cloud::rest::problem::ApiError;
-use crate::cloud::store::Ticket;
+use crate::cloud::store::{Read, Ticket, TicketState};
 
 /// Default of `limit`.
 fn default_limit() -> i32 {
     25
 }
 
-/// The query of a list of tickets, which the answer repeats with its defaults.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub(super) struct TicketsQuery {
-    #[serde(default = "default_limit")]
-    #[schemars(range(min = 0, max = 1000))]
-    pub(super) limit: i32,
-    #[serde(default)]
-    #[schemars(range(min = 0))]
-    pub(super) offset: i64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) ticket_number: Option<i64>,
-}
-
-/// The query of a list without filters.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+/// The query of a list without filters, and the part of the other ones that chooses the page.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 pub(super) struct PageQuery {
     #[serde(default = "default_limit")]
     #[schemars(range(min = 0, max = 1000))]
@@ -39,19 +28,24 @@ pub(super) struct PageQuery {
     pub(super) offset: i64,
 }
 
+/// The query of a list of tickets, which the answer repeats with its defaults.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(super) struct TicketsQuery {
+    #[serde(flatten)]
+    pub(super) page: PageQuery,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ticket_number: Option<i64>,
+}
+
 /// The query of the list of prepared tickets.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(super) struct PreparedQuery {
-    #[serde(default = "default_limit")]
-    #[schemars(range(min = 0, max = 1000))]
-    pub(super) limit: i32,
-    #[serde(default)]
-    #[schemars(range(min = 0))]
-    pub(super) offset: i64,
+    #[serde(flatten)]
+    pub(super) page: PageQuery,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) created_after: Option<crate::cloud::rest::api::Moment>,
+    pub(super) created_after: Option<Moment>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) created_before: Option<crate::cloud::rest::api::Moment>,
+    pub(super) created_before: Option<Moment>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) customer_id: Option<Uuid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,17 +70,68 @@ pub(super) struct List<T, Q> {
 }
 
 impl<T, Q> List<T, Q> {
-    pub(super) fn page(all: Vec<T>, query: Q, limit: i32, offset: i64) -> Self {
+    pub(super) fn page(all: Vec<T>, page: PageQuery, query: Q) -> Self {
         let total = all.len();
-        let skip = usize::try_from(offset).unwrap_or(usize::MAX);
-        let take = usize::try_from(limit).unwrap_or(0);
+        let skip = usize::try_from(page.offset).unwrap_or(usize::MAX);
+        let take = usize::try_from(page.limit).unwrap_or(0);
         Self { query, result: all.into_iter().skip(skip).take(take).collect(), total }
     }
 }
 
-/// The VIN in a request: 17 characters that are a VIN.
-pub(super) fn vin(text: Option<&str>) -> Result<Option<Vin>, ApiError> {
-    text.map(|text| text.parse().map_err(|error| ApiError::violation("vin", format!("{error}")))).transpose()
+impl<T> List<T, TicketsQuery> {
+    /// The tickets in a state that the query asks for.
+    pub(super) fn in_state(
+        app: &App,
+        query: TicketsQuery,
+        state: TicketState,
+        body: impl Fn(&Catalogue, &Ticket) -> T,
+    ) -> Result<Self, ApiError> {
+        let mut tickets: Vec<Ticket> = app.store.view()?.all()?;
+        tickets.retain(|ticket| {
+            ticket.state == state && query.ticket_number.is_none_or(|number| ticket.id == number)
+        });
+        let bodies = tickets.iter().map(|ticket| body(&app.catalogue, ticket)).collect();
+        Ok(Self::page(bodies, query.page, query))
+    }
+}
+
+/// The ticket with this UUID, if it is in this state.
+pub(super) fn ticket_in_state(
+    read: &impl Read,
+    id: Uuid,
+    state: TicketState,
+    what: &str,
+) -> Result<Ticket, ApiError> {
+    let found = read.by_uuid::<Ticket>(id)?.filter(|ticket| ticket.state == state);
+    found.ok_or_else(|| ApiError::not_found(what))
+}
+
+/// The fields that the tickets of all collections have.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PendingTicket")]
+pub(super) struct PendingBody {
+    id: Uuid,
+    created_at: Moment,
+    customer_id: Uuid,
+    ticket_number: i64,
+    vehicle_model_id: i64,
+    #[schemars(length(equal = 17))]
+    vin: String,
+    connection_id: Option<Uuid>,
+}
+
+impl PendingBody {
+    pub(super) fn of(catalogue: &Catalogue, ticket: &Ticket) -> Self {
+        Self {
+            id: ticket.uuid,
+            created_at: Moment(ticket.created_at),
+            customer_id: catalogue.customer.id,
+            ticket_number: ticket.id,
+            vehicle_model_id: ticket.vehicle_model_id.unwrap_or_default(),
+            vin: ticket.vin_or_zeros(),
+            connection_id: ticket.connection_uuid,
+        }
+    }
 }
 
 /// The operator of a ticket: the given UUID, or one that is made from the given name.

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::bodies::{List, TicketsQuery, operator_uuid, voucher};
+use super::bodies::{List, PendingBody, TicketsQuery, operator_uuid, ticket_in_state, voucher};
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::hub::Changed;
 use crate::cloud::rest::api::{Call, Moment, Nothing, SeeOther};
-use crate::cloud::rest::customer::bodies::NO_VIN;
+use crate::cloud::rest::optional::Optional;
 use crate::cloud::rest::problem::ApiError;
 use crate::cloud::rest::ticket_lifecycle::{self, End};
 use crate::cloud::store::{Read, Ticket, TicketState};
@@ -18,35 +18,23 @@ use crate::cloud::store::{Read, Ticket, TicketState};
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "InProgressTicket")]
 pub(super) struct InProgressBody {
-    id: Uuid,
-    created_at: Moment,
-    customer_id: Uuid,
-    ticket_number: i64,
-    vehicle_model_id: i64,
-    #[schemars(length(equal = 17))]
-    vin: String,
+    #[serde(flatten)]
+    common: PendingBody,
     service_started_at: Moment,
     operator_id: Uuid,
     #[schemars(length(min = 4, max = 8))]
     voucher_code: Option<String>,
     outsourced: bool,
-    connection_id: Option<Uuid>,
 }
 
 impl InProgressBody {
     fn of(catalogue: &Catalogue, ticket: &Ticket) -> Self {
         Self {
-            id: ticket.uuid,
-            created_at: Moment(ticket.created_at),
-            customer_id: catalogue.customer.id,
-            ticket_number: ticket.id,
-            vehicle_model_id: ticket.vehicle_model_id.unwrap_or_default(),
-            vin: ticket.vin.map_or_else(|| NO_VIN.to_owned(), |vin| vin.to_string()),
+            common: PendingBody::of(catalogue, ticket),
             service_started_at: Moment(ticket.joined_at.unwrap_or(ticket.created_at)),
             operator_id: operator_uuid(ticket.operator_id.as_ref()),
             voucher_code: voucher(ticket),
             outsourced: ticket.outsourced_to.is_some(),
-            connection_id: ticket.connection_uuid,
         }
     }
 }
@@ -59,25 +47,14 @@ pub(super) struct InProgressId {
 
 impl InProgressId {
     fn find(&self, read: &impl Read) -> Result<Ticket, ApiError> {
-        let found = read.by_uuid::<Ticket>(self.id)?;
-        found
-            .filter(|ticket| ticket.state == TicketState::InProgress)
-            .ok_or_else(|| ApiError::not_found("ticket in progress"))
+        ticket_in_state(read, self.id, TicketState::InProgress, "ticket in progress")
     }
 }
 
 pub(super) async fn list(
     call: Call<Nothing, TicketsQuery, Nothing>,
 ) -> Result<Json<List<InProgressBody, TicketsQuery>>, ApiError> {
-    let query = call.query;
-    let mut tickets: Vec<Ticket> = call.app.store.view()?.all()?;
-    tickets.retain(|ticket| {
-        ticket.state == TicketState::InProgress
-            && query.ticket_number.is_none_or(|number| ticket.id == number)
-    });
-    let bodies = tickets.iter().map(|ticket| InProgressBody::of(&call.app.catalogue, ticket)).collect();
-    let (limit, offset) = (query.limit, query.offset);
-    Ok(Json(List::page(bodies, query, limit, offset)))
+    List::in_state(&call.app, call.query, TicketState::InProgress, InProgressBody::of).map(Json)
 }
 
 pub(super) async fn one(
@@ -120,10 +97,10 @@ enum Transition {
         #[schemars(length(min = 1, max = 100))]
         product_ids: Vec<Uuid>,
         provider_id: Uuid,
-        #[serde(default)]
-        allow_customer_chat_write_access: Option<bool>,
-        #[serde(default)]
-        share_customer_information: Option<bool>,
+        #[serde(default, skip_serializing_if = "Optional::is_none")]
+        allow_customer_chat_write_access: Optional<bool>,
+        #[serde(default, skip_serializing_if = "Optional::is_none")]
+        share_customer_information: Optional<bool>,
     },
     Complete {},
     Cancel {

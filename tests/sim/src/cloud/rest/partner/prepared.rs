@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::bodies::{List, PreparedQuery, vin};
+use super::bodies::{List, PreparedQuery};
 use crate::cloud::catalogue::{Catalogue, product_uuid};
 use crate::cloud::rest::api::{Call, Moment, Nothing, Removed};
 use crate::cloud::rest::problem::ApiError;
 use crate::cloud::rest::ticket_lifecycle;
-use crate::cloud::store::{Change, PreparedTicket, Read as _};
+use crate::cloud::store::{PreparedTicket, Read as _};
 
 /// Limit of the prepared tickets.
 const MAX_PREPARED: usize = 10_000;
@@ -24,7 +24,7 @@ pub(super) struct PreparedBody {
     customer_id: Uuid,
     ticket_number: i64,
     vehicle_model_id: i64,
-    #[schemars(length(equal = 17))]
+    #[schemars(regex(pattern = "^([\\s\\S]{17}|string)$"))]
     vin: Option<String>,
     #[schemars(length(min = 4, max = 8))]
     voucher_code: Option<String>,
@@ -40,7 +40,7 @@ impl From<&PreparedTicket> for PreparedBody {
             customer_id: ticket.customer_id,
             ticket_number: ticket.ticket_number,
             vehicle_model_id: ticket.vehicle_model_id,
-            vin: ticket.vin.map(|vin| vin.to_string()),
+            vin: ticket.vin.clone(),
             voucher_code: ticket.voucher_code.clone(),
             preparer_external_reference: ticket.preparer_external_reference.clone(),
         }
@@ -72,8 +72,9 @@ pub(super) struct ReplacementInput {
     preparer_external_reference: String,
 }
 
+/// The documents print the length 17, and `string` as the example.
 fn vin_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"type": ["string", "null"], "minLength": 17, "maxLength": 17})
+    schemars::json_schema!({"type": ["string", "null"], "pattern": "^([\\s\\S]{17}|string)$"})
 }
 
 fn voucher_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -88,7 +89,8 @@ pub(super) struct PreparedId {
 
 impl PreparedId {
     fn find(&self, read: &impl crate::cloud::store::Read) -> Result<PreparedTicket, ApiError> {
-        read.get(self.id.as_bytes())?.ok_or_else(|| ApiError::not_found("prepared ticket"))
+        let found = read.get(self.id.as_bytes())?.filter(|ticket: &PreparedTicket| !ticket.is_picked_up);
+        found.ok_or_else(|| ApiError::not_found("prepared ticket"))
     }
 }
 
@@ -99,11 +101,12 @@ pub(super) async fn list(
     let mut tickets: Vec<PreparedTicket> = call.app.store.view()?.all()?;
     tickets.retain(|ticket| {
         let products = || ticket.product_ids.iter().map(|id| product_uuid(*id));
-        let has_vin = |wanted: &str| match ticket.vin {
-            Some(vin) => vin.as_str().eq_ignore_ascii_case(wanted),
+        let has_vin = |wanted: &str| match &ticket.vin {
+            Some(vin) => vin.eq_ignore_ascii_case(wanted),
             None => wanted.is_empty(),
         };
-        query.created_after.is_none_or(|after| ticket.created_at > after.0)
+        !ticket.is_picked_up
+            && query.created_after.is_none_or(|after| ticket.created_at > after.0)
             && query.created_before.is_none_or(|before| ticket.created_at < before.0)
             && query.customer_id.is_none_or(|customer| ticket.customer_id == customer)
             && query
@@ -116,31 +119,25 @@ pub(super) async fn list(
     });
     tickets.sort_by_key(|ticket| ticket.ticket_number);
     let bodies = tickets.iter().map(PreparedBody::from).collect();
-    let (limit, offset) = (query.limit, query.offset);
-    Ok(Json(List::page(bodies, query, limit, offset)))
+    Ok(Json(List::page(bodies, query.page, query)))
 }
 
-/// Refuses a model that is not there, and a voucher of another prepared ticket.
-fn check(change: &Change, catalogue: &Catalogue, ticket: &PreparedTicket) -> Result<(), ApiError> {
-    if !catalogue.has_model(ticket.vehicle_model_id) {
-        return Err(ApiError::violation("vehicle_model_id", "there is no such model"));
+/// Refuses a model that is not there.
+fn check(catalogue: &Catalogue, model: i64) -> Result<(), ApiError> {
+    if catalogue.has_model(model) {
+        return Ok(());
     }
-    let is_taken =
-        |other: &PreparedTicket| other.id != ticket.id && other.voucher_code == ticket.voucher_code;
-    if ticket.voucher_code.is_some() && change.all::<PreparedTicket>()?.iter().any(is_taken) {
-        return Err(ApiError::violation("voucher_code", "belongs to another prepared ticket"));
-    }
-    Ok(())
+    Err(ApiError::violation("vehicle_model_id", "there is no such model"))
 }
 
 pub(super) async fn create(
     call: Call<Nothing, Nothing, PreparedInput>,
 ) -> Result<Json<PreparedBody>, ApiError> {
     let Call { app, body, .. } = call;
-    let vin = vin(body.vin.as_deref())?;
-    let catalogue = app.catalogue.clone();
+    check(&app.catalogue, body.vehicle_model_id)?;
     let stored = app.store.change(move |change| {
-        if change.all::<PreparedTicket>()?.len() >= MAX_PREPARED {
+        let all = change.all::<PreparedTicket>()?;
+        if all.iter().filter(|ticket| !ticket.is_picked_up).count() >= MAX_PREPARED {
             let detail = format!("The sandbox stores at most {MAX_PREPARED} prepared tickets.");
             return Err(ApiError::conflict("full", "Full", detail));
         }
@@ -148,15 +145,15 @@ pub(super) async fn create(
             id: Uuid::new_v4(),
             ticket_number: ticket_lifecycle::next_ticket_number(change)?,
             customer_id: body.customer_id,
-            vin,
+            vin: body.vin,
             product_ids: Vec::new(),
             vehicle_model_id: body.vehicle_model_id,
             vehicle_model_variant_id: None,
             preparer_external_reference: body.preparer_external_reference,
             voucher_code: body.voucher_code,
+            is_picked_up: false,
             created_at: OffsetDateTime::now_utc(),
         };
-        check(change, &catalogue, &ticket)?;
         change.put(&ticket)?;
         Ok(ticket)
     });
@@ -172,16 +169,14 @@ pub(super) async fn replace(
     call: Call<PreparedId, Nothing, ReplacementInput>,
 ) -> Result<Json<PreparedBody>, ApiError> {
     let Call { app, path, body, .. } = call;
-    let vin = vin(body.vin.as_deref())?;
-    let catalogue = app.catalogue.clone();
+    check(&app.catalogue, body.vehicle_model_id)?;
     let stored = app.store.change(move |change| {
         let mut ticket = path.find(change)?;
-        ticket.vin = vin;
+        ticket.vin = body.vin;
         ticket.vehicle_model_id = body.vehicle_model_id;
         ticket.vehicle_model_variant_id = None;
         ticket.voucher_code = body.voucher_code;
         ticket.preparer_external_reference = body.preparer_external_reference;
-        check(change, &catalogue, &ticket)?;
         change.put(&ticket)?;
         Ok::<_, ApiError>(ticket)
     });
@@ -189,10 +184,11 @@ pub(super) async fn replace(
 }
 
 pub(super) async fn remove(call: Call<PreparedId, Nothing, Nothing>) -> Result<Removed, ApiError> {
-    let id = call.path.id;
-    let stored = call
-        .app
-        .store
-        .change(move |change| Ok::<_, ApiError>(change.delete::<PreparedTicket>(id.as_bytes())?));
-    if stored.await? { Ok(Removed) } else { Err(ApiError::not_found("prepared ticket")) }
+    let Call { app, path, .. } = call;
+    let stored = app.store.change(move |change| {
+        path.find(change)?;
+        Ok::<_, ApiError>(change.delete::<PreparedTicket>(path.id.as_bytes())?)
+    });
+    stored.await?;
+    Ok(Removed)
 }

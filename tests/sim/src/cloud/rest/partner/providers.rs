@@ -6,6 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::bodies::{List, PageQuery};
+use crate::cloud::catalogue::Named;
 use crate::cloud::rest::api::{Call, Nothing};
 use crate::cloud::rest::problem::ApiError;
 
@@ -29,23 +30,12 @@ pub(super) async fn cancel_reasons(
         manually_applicable: true,
         name: reason.name.clone(),
     });
-    let (limit, offset) = (call.query.limit, call.query.offset);
-    Ok(Json(List::page(reasons.collect(), call.query, limit, offset)))
-}
-
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "OutsourceProvider")]
-pub(super) struct ProviderBody {
-    id: Uuid,
-    name: String,
+    Ok(Json(List::page(reasons.collect(), call.query, call.query)))
 }
 
 pub(super) async fn providers(
     call: Call<Nothing, PageQuery, Nothing>,
-) -> Result<Json<List<ProviderBody, PageQuery>>, ApiError> {
-    let providers = call.app.catalogue.outsource_providers.iter();
-    let bodies =
-        providers.map(|provider| ProviderBody { id: provider.id, name: provider.name.clone() }).collect();
-    let (limit, offset) = (call.query.limit, call.query.offset);
-    Ok(Json(List::page(bodies, call.query, limit, offset)))
+) -> Result<Json<List<Named<Uuid>, PageQuery>>, ApiError> {
+    let providers = call.app.catalogue.outsource_providers.clone();
+    Ok(Json(List::page(providers, call.query, call.query)))
 }
