@@ -21,6 +21,11 @@ pins = [6, 14]
 device = "can0"
 "#;
 
+/// The minimal configuration without the example's values, which a check of the machine refuses.
+fn minimal_of_a_device() -> String {
+    MINIMAL.replace("5f3d760d-", "97a00001-").replace("example.com", "cloud.test")
+}
+
 #[test]
 fn the_example_states_exactly_the_defaults() {
     let config = loaded(EXAMPLE).unwrap();
@@ -140,7 +145,8 @@ level = "info,=loud=="
 fn an_unwise_setting_is_a_warning_and_not_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("connector-agent.toml");
-    let text = MINIMAL.split("[[bus]]").next().unwrap().replace("[cloud]", "pincode = \"1234\"\n[cloud]");
+    let minimal = minimal_of_a_device();
+    let text = minimal.split("[[bus]]").next().unwrap().replace("[cloud]", "pincode = \"1234\"\n[cloud]");
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let config = Config::load(&path).unwrap();
@@ -203,6 +209,8 @@ fn an_impossible_bus_is_refused() {
         ("pins", "[6]", "not a pair of pins"),
         ("pins", "[0, 14]", "not a pair of pins"),
         ("pins", "[6, 17]", "not a pair of pins"),
+        ("pins", "[6, 16]", "pin 16 is the battery's"),
+        ("pins", "[4, 14]", "pin 4 is ground"),
         ("bit_rates", "[]", "empty"),
         ("bit_rates", "[500001]", "no such bit rate: 500001"),
     ] {
@@ -216,6 +224,38 @@ fn an_impossible_bus_is_refused() {
         assert!(problems[0].what.contains(message), "{:?}", problems[0]);
         assert_eq!(problems[0].key, Some(format!("bus[0].{key}")));
     }
+}
+
+#[test]
+fn buses_that_share_a_pin_are_refused() {
+    let second = "[[bus]]\nkind = \"can\"\npins = [14, 3]\ndevice = \"can1\"\n";
+    let Err(ConfigError::Invalid(problems)) = loaded(&format!("{MINIMAL}{second}")) else {
+        panic!("accepted")
+    };
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert_eq!(
+        (problems[0].key.as_deref(), problems[0].what.as_str()),
+        (Some("bus[1].pins"), "bus[0] has pin 14 too")
+    );
+}
+
+#[test]
+fn voltages_at_which_the_agent_never_sleeps_or_never_rests_are_refused() {
+    let board = "[board]\nvoltage = { file = \"/sys/bus/iio/devices/iio:device0/in_voltage0_raw\" }\n";
+    let keys = |power: &str, board: &str| match loaded(&format!("{MINIMAL}[power]\n{power}\n{board}")) {
+        Ok(_) => Vec::new(),
+        Err(ConfigError::Invalid(problems)) => {
+            problems.into_iter().filter_map(|problem| problem.key).collect()
+        }
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(keys("sleep_below_volts = 11.8", ""), ["power.sleep_below_volts"]);
+    for wake in ["11.8", "11.0"] {
+        let power = format!("sleep_below_volts = 11.8\nwake_above_volts = {wake}");
+        assert_eq!(keys(&power, board), ["power.wake_above_volts"]);
+    }
+    assert_eq!(keys("sleep_below_volts = 11.8\nwake_above_volts = 12.0", board), [""; 0]);
+    assert_eq!(keys("sleep_below_volts = 11.8", board), [""; 0]);
 }
 
 #[test]
@@ -375,7 +415,7 @@ fn the_pincode_comes_from_environment_then_credential_then_file() {
 fn a_check_reports_faults_of_the_file_and_of_the_machine_together() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("connector-agent.toml");
-    let text = MINIMAL
+    let text = minimal_of_a_device()
         .replace("[cloud]", "pincode_file = \"pincode\"\n[cloud]\nca_file = \"ca.pem\"\nca_dir = \"x\"")
         .replace("can0", "slcan:/nowhere/tty0")
         + "[board]\nled = { file = \"/nowhere/led\" }\n";

@@ -190,9 +190,9 @@ async fn the_first_request_is_sent_before_the_runtime_sees_the_socket_writable()
 async fn check(devices: &[&str]) -> (bool, String) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("agent.toml");
-    let mut config = "[connector]\nuuid = \"5f3d760d-ade2-4a19-aea4-36e097678ae3\"\npincode = \"1234\"\n\
-                      [cloud]\napi_url = \"https://api.example.com\"\n\
-                      websocket_url = \"wss://ws.example.com/\"\n"
+    let mut config = "[connector]\nuuid = \"97a00001-ade2-4a19-aea4-36e097678ae3\"\npincode = \"1234\"\n\
+                      [cloud]\napi_url = \"https://api.cloud.test\"\n\
+                      websocket_url = \"wss://ws.cloud.test/\"\n"
         .to_owned();
     for (device, pins) in devices.iter().zip(["[3, 11]", "[1, 9]"]) {
         config += &format!("[[bus]]\nkind = \"doip\"\npins = {pins}\ndevice = \"{device}\"\n");

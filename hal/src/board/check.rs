@@ -30,15 +30,14 @@ impl fmt::Display for BoardProblem {
 pub(super) fn check(config: &BoardConfig) -> Vec<BoardProblem> {
     let mut problems = Vec::new();
     if let Some(voltage) = &config.voltage
-        && let Err(error) = read_number(&voltage.file)
+        && let Err(error) = check_number(&voltage.file)
     {
         let remedy = "name a readable file of IIO (in_voltage*_raw) or hwmon (in*_input)";
         problems.push(BoardProblem { part: "voltage", path: voltage.file.clone(), error, remedy });
     }
     for (part, input) in [("ignition", &config.ignition), ("button", &config.button)] {
         let source = input.as_ref().map(|input| &input.source);
-        problems
-            .extend(source.and_then(|source| problem(part, source, |path| read_number(path).map(|_| ()))));
+        problems.extend(source.and_then(|source| problem(part, source, check_number)));
     }
     let outputs =
         [("led", &config.led), ("buzzer", &config.buzzer), ("doip_activation", &config.doip_activation)];
@@ -49,6 +48,14 @@ pub(super) fn check(config: &BoardConfig) -> Vec<BoardProblem> {
         }));
     }
     problems
+}
+
+/// Reads a number from a file. A pipe or a device may block, or have no end.
+fn check_number(path: &Path) -> io::Result<()> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a regular file"));
+    }
+    read_number(path).map(|_| ())
 }
 
 fn problem(

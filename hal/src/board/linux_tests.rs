@@ -232,6 +232,35 @@ async fn a_check_reports_every_fault_in_one_run() {
 }
 
 #[test]
+fn a_check_reads_no_pipe_and_no_device_without_an_end() {
+    let files = Files::new();
+    let pipe = files.0.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let config = BoardConfig {
+        voltage: Some(VoltageConfig {
+            file: "/dev/zero".into(),
+            scale: Number::default(),
+            offset: Number::default(),
+        }),
+        button: Some(input(pipe, false)),
+        ..BoardConfig::default()
+    };
+    let problems = LinuxBoard::check(&config);
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    for problem in problems {
+        assert!(problem.to_string().contains("not a regular file"), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_device_without_an_end_gives_no_voltage() {
+    let file = "/dev/zero".into();
+    let voltage = VoltageConfig { file, scale: Number::default(), offset: Number::default() };
+    let mut board = LinuxBoard::open(&BoardConfig { voltage: Some(voltage), ..BoardConfig::default() });
+    assert_eq!(board.voltage(), None);
+}
+
+#[test]
 fn wifi_is_detected_by_its_network_interfaces() {
     let files = Files::new();
     files.write("net/eth0/address", "");

@@ -1,7 +1,7 @@
 //! Digital inputs and outputs: GPIO lines and files.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,6 +23,8 @@ use crate::system::async_fd;
 /// compromise: each read wakes the processor, and a person who switches the ignition should not notice the
 /// delay.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
+/// The greatest length of a number in a file, in bytes: more than any 64-bit number needs.
+const MAX_NUMBER_LEN: u64 = 64;
 /// The name of a line's user in `gpioinfo`.
 const CONSUMER: &str = "connector-agent";
 
@@ -236,7 +238,9 @@ pub(super) fn find_line(chip: &Path, line: &GpioLine) -> io::Result<Offset> {
 
 /// The number in a file; an error if the file does not contain a number.
 pub(super) fn read_number(path: &Path) -> io::Result<f64> {
-    let text = fs::read_to_string(path)?;
+    let mut text = String::new();
+    // a device may have no end
+    fs::File::open(path)?.take(MAX_NUMBER_LEN).read_to_string(&mut text)?;
     let number = text.trim().parse().ok().filter(|number: &f64| number.is_finite());
     number.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the file does not contain a number"))
 }

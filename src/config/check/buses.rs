@@ -14,6 +14,9 @@ use crate::config::sections::{BusKind, ConfiguredBus};
 /// The pins of DoIP's two options (ISO 13400-4).
 const DOIP_PINS: [&[u8]; 2] = [&[1, 9], &[3, 11]];
 
+/// The pins of ground and battery (SAE J1962).
+const SUPPLY_PINS: [u8; 3] = [4, 5, 16];
+
 /// The device of a bus.
 #[derive(PartialEq, Eq, Hash)]
 enum BusDevice {
@@ -63,6 +66,10 @@ fn check_pins(bus: &ConfiguredBus, faults: &mut Faults<'_>) {
         (BusKind::Doip, _) => {
             faults.add("pins", "not pins of DoIP", "set [1, 9] for option 1, or [3, 11] for option 2");
         }
+    }
+    if let Some(pin) = bus.pins.iter().find(|pin| SUPPLY_PINS.contains(pin)) {
+        let what = format!("pin {pin} is {}", if *pin == 16 { "the battery's" } else { "ground" });
+        faults.add("pins", what, "set the pins that the adapter is wired to");
     }
     if bus.kind == BusKind::Kline && bus.fd {
         faults.add("fd", "a K-line has no CAN FD", "remove it");
@@ -118,7 +125,7 @@ fn check_device(bus: &ConfiguredBus, faults: &mut Faults<'_>) -> Option<BusDevic
 #[derive(Default)]
 struct SeenBuses<'a> {
     devices: HashMap<BusDevice, usize>,
-    pins: HashMap<&'a [u8], usize>,
+    pins: HashMap<u8, usize>,
     names: HashMap<&'a str, usize>,
 }
 
@@ -134,8 +141,11 @@ impl<'a> SeenBuses<'a> {
             let fix = "set a different device for each bus, or remove one bus";
             faults.add("device", format!("bus[{first}] has the same device"), fix);
         }
-        if let Some(first) = self.pins.insert(bus.pins.as_slice(), index) {
-            faults.add("pins", format!("bus[{first}] has the same pins"), "set different pins for each bus");
+        let shared = bus.pins.iter().find_map(|pin| {
+            self.pins.insert(*pin, index).filter(|first| *first != index).map(|first| (*pin, first))
+        });
+        if let Some((pin, first)) = shared {
+            faults.add("pins", format!("bus[{first}] has pin {pin} too"), "set different pins for each bus");
         }
         if let Some(first) = bus.name.as_deref().and_then(|name| self.names.insert(name, index)) {
             faults.add(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use connector_hal::board::{BoardProblem, LinuxBoard};
 use connector_hal::can::CanDevice;
 use connector_hal::kline;
+use rustix::fs::Access;
 
 use crate::config::cloud_tls::CloudTlsError;
 use crate::config::configuration::Config;
@@ -18,6 +19,13 @@ use crate::config::proxy::ProxyCredentialsError;
 use crate::config::sections::{BusKind, ConfiguredBus};
 use crate::tls;
 
+/// The connector's UUID in docs/connector-agent.example.toml.
+const EXAMPLE_UUID: &str = "5f3d760d-ade2-4a19-aea4-36e097678ae3";
+/// The hosts in docs/connector-agent.example.toml (RFC 2606).
+const EXAMPLE_HOST: &str = ".example.com";
+/// The folders in which only the kernel creates files.
+const KERNEL_FOLDERS: [&str; 2] = ["/proc", "/sys"];
+
 /// Where the kernel shows network interfaces.
 const INTERFACES: &str = "/sys/class/net";
 
@@ -25,7 +33,9 @@ const INTERFACES: &str = "/sys/class/net";
 pub(crate) fn machine(config: &Config) -> Vec<ConfigProblem> {
     let mut problems = Vec::new();
     problems.extend(check_pincode(config));
+    problems.extend(examples(config));
     problems.extend(exposed_state_directory(config));
+    problems.extend(impossible_state_directory(config));
     problems.extend(check_proxy(config));
     check_certificates(config, &mut problems);
     problems.extend(config.buses.iter().filter_map(missing_device));
@@ -73,6 +83,50 @@ fn check_proxy(config: &Config) -> Option<ConfigProblem> {
     Some(match &error {
         ProxyCredentialsError::File(error) => problem.at_path(error.path()),
         ProxyCredentialsError::Malformed(path) => problem.at_path(path),
+    })
+}
+
+/// The values that are still those of the example configuration.
+fn examples(config: &Config) -> Vec<ConfigProblem> {
+    let is_example = |host: Option<&str>| host.is_some_and(|host| host.ends_with(EXAMPLE_HOST));
+    let found = [
+        ("connector.uuid", config.connector.uuid.to_string() == EXAMPLE_UUID, "set the connector's UUID"),
+        (
+            "cloud.api_url",
+            is_example(config.cloud.api_url.as_url().host_str()),
+            "set the address of the cloud's REST API",
+        ),
+        (
+            "cloud.websocket_url",
+            is_example(config.cloud.websocket_url.as_url().host_str()),
+            "set the address of the cloud's websocket",
+        ),
+    ];
+    let mut problems = Vec::new();
+    for (key, _, fix) in found.into_iter().filter(|(_, is_example, _)| *is_example) {
+        let what = "this is the value of the example configuration";
+        // a sandbox may have a connector with the UUID of the vendor's documents, which is the example's too
+        let severity = if key == "connector.uuid" { ConfigProblem::warning } else { ConfigProblem::error };
+        let problem = severity(what, fix).at_key(key);
+        problems.push(match &config.path {
+            Some(path) => problem.at_path(path),
+            None => problem,
+        });
+    }
+    problems
+}
+
+/// The problem that the state directory does not exist and cannot be created, if so.
+fn impossible_state_directory(config: &Config) -> Option<ConfigProblem> {
+    let path = config.connector.state_directory.as_ref()?;
+    let existing = path.ancestors().find(|ancestor| ancestor.exists())?;
+    let is_of_kernel = KERNEL_FOLDERS.iter().any(|folder| path.starts_with(folder));
+    let can_write = rustix::fs::access(existing, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    (is_of_kernel || !existing.is_dir() && existing != path || !can_write).then(|| {
+        let what = format!("the agent cannot create files here: {} does not allow that", existing.display());
+        ConfigProblem::error(what, "name a directory that the agent's user may write to")
+            .at_path(path)
+            .at_key("connector.state_directory")
     })
 }
 
@@ -198,6 +252,41 @@ mod tests {
         for mode in [Some(0o700), Some(0o755), None] {
             assert_eq!(problem_with(mode), None, "{mode:?}");
         }
+    }
+
+    #[test]
+    fn a_state_directory_that_cannot_be_created_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let problem =
+            |path: &Path| impossible_state_directory(&config(path)).map(|problem| problem.to_string());
+        for path in
+            [&file.path().join("state"), Path::new("/proc/connector"), Path::new("/sys/kernel/connector")]
+        {
+            let text = problem(path).unwrap();
+            assert!(text.contains("the agent cannot create files here"), "{text}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(problem(directory.path()), None);
+        assert_eq!(problem(&directory.path().join("a/b")), None);
+    }
+
+    #[test]
+    fn the_values_of_the_example_are_errors_of_the_check() {
+        let example = Config::new(
+            EXAMPLE_UUID.parse().unwrap(),
+            ApiUrl::try_from("https://api.example.com".to_owned()).unwrap(),
+            WebsocketUrl::try_from("wss://ws.example.com/connector".to_owned()).unwrap(),
+        );
+        let keys = |config: &Config| {
+            examples(config).into_iter().filter_map(|problem| problem.key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&example), ["connector.uuid", "cloud.api_url", "cloud.websocket_url"]);
+        let text = include_str!("../../../docs/connector-agent.example.toml");
+        let packed = Config::parse(text, Path::new("example.toml")).unwrap();
+        assert_eq!(keys(&packed), keys(&example), "the example has these values");
+        let mut own = config(Path::new("/"));
+        own.connector.uuid = "97a00001-0000-4000-8000-000000000001".parse().unwrap();
+        assert_eq!(keys(&own), [""; 0]);
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<ConfigProblem> {
     }
     problems.extend(buses::check(&config.buses));
     problems.extend(terminal15(config));
+    problems.extend(sleep(config));
     problems.extend(doip::check(&config.doip));
     problems.extend(policy::check(config));
     problems.extend(bounds(config));
@@ -74,6 +75,22 @@ fn terminal15(config: &Config) -> Option<ConfigProblem> {
     let fix =
         "set the pin at which the board senses terminal 15; if that is not a pin of the plug, any free pin";
     Some(ConfigProblem::warning(what, fix).at_key("power.terminal15_pin"))
+}
+
+/// Voltages at which the agent would never sleep, or wake and sleep for ever.
+fn sleep(config: &Config) -> Option<ConfigProblem> {
+    let sleep_below = config.power.sleep_below?.get();
+    if config.board.voltage.is_none() {
+        let problem =
+            ConfigProblem::error("the voltage is not measured", "set board.voltage, or remove this key");
+        return Some(problem.at_key("power.sleep_below_volts"));
+    }
+    let wakes_low = config.power.wake_above().is_some_and(|wake_above| wake_above <= sleep_below);
+    wakes_low.then(|| {
+        let what = "not above sleep_below_volts: the agent would wake and sleep for ever";
+        ConfigProblem::error(what, "set some tenths of a volt more, or remove it for 0.5 V more")
+            .at_key("power.wake_above_volts")
+    })
 }
 
 /// The numbers that are out of range.
