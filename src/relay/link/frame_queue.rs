@@ -120,15 +120,14 @@ impl FrameQueue {
         self.marks.push_back(Mark { since: now, pushed: self.pushed });
     }
 
-    /// Drops all frames; `report` says whether gaps are reported.
-    pub(super) fn drop_all(&mut self, report: bool) {
+    /// Drops all frames without a report.
+    pub(super) fn clear(&mut self) {
         while self.drop_oldest() {}
-        if !report {
-            self.gaps.clear();
-        }
+        self.gaps.clear();
     }
 
-    fn drop_oldest(&mut self) -> bool {
+    /// Drops the oldest frame, which the next message reports; false if there is none.
+    pub(super) fn drop_oldest(&mut self) -> bool {
         let Some((len, channel, offset)) = self.oldest() else { return false };
         self.remove(len);
         let at = self.base.saturating_add_signed(i64::from(offset));

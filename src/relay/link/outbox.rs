@@ -27,6 +27,12 @@ const ACK_AT: usize = 12;
 /// free them. This many headers take less than a tenth of [`KEPT_LIMIT`].
 const MAX_UNACKNOWLEDGED: usize = 8192;
 
+/// The bytes that a message has besides its records: its header, and a `clock` record.
+const MESSAGE_OVERHEAD: usize = HEADER_LEN + CLOCK_LEN;
+/// The bytes below the limit that stay free for the overhead of the message under construction, and of the one after
+/// it, which may report nothing but gaps.
+const RESERVE: usize = 2 * MESSAGE_OVERHEAD;
+
 /// The limit is reached and no frames are left to drop, or no number is left for another message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
@@ -192,14 +198,15 @@ impl Outbox {
 
     /// Drops the oldest frames until the limit allows `len` bytes more.
     fn make_room(&mut self, len: usize) -> Result<(), Full> {
-        while self.kept_bytes() + len + HEADER_LEN > self.kept_limit {
+        while self.kept_bytes() + len + RESERVE > self.kept_limit {
             let mut sealed = self.sealed.iter().skip(self.frameless);
             let Some(index) = sealed.position(|message| message.has_frames) else {
                 self.frameless = self.sealed.len();
                 // the frames in no message are the youngest, so that they are dropped last
-                self.frames.drop_all(true);
-                let fits = self.kept_bytes() + len + HEADER_LEN <= self.kept_limit;
-                return if fits { Ok(()) } else { Err(Full) };
+                if self.frames.drop_oldest() {
+                    continue;
+                }
+                return Err(Full);
             };
             self.frameless += index;
             self.replace_frames(self.frameless, true);
@@ -259,6 +266,10 @@ impl Outbox {
     ) -> Option<NextMessage> {
         let mut frame_bytes = 0;
         if self.sent >= self.sealed.len() && self.has_unsealed(room) && !self.is_window_full() {
+            if self.open.record_count == 0 {
+                // frames that do not share a message need a header each; what remains now are reports of gaps
+                let _no_frames_left = self.make_room(0);
+            }
             frame_bytes = self.seal(now, ack, room, echo).ok()?;
         }
         let message = self.sealed.get_mut(self.sent)?;
@@ -304,7 +315,7 @@ impl Outbox {
         for index in 0..self.sealed.len() {
             self.replace_frames(index, false);
         }
-        self.frames.drop_all(false);
+        self.frames.clear();
     }
 
     fn replace_frames(&mut self, index: usize, report: bool) {
@@ -336,7 +347,28 @@ fn with_ack(bytes: Bytes, ack: u32) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use connector_hal::can::{CanFrame, CanId};
+
     use super::*;
+
+    #[test]
+    fn frames_in_many_messages_stay_within_the_limit() {
+        let frame = CanFrame::new(CanId::standard_truncated(0x100), &[7; 8]).unwrap();
+        let echo = Some(Echo { echo: 1, hold: 1 });
+        for limit in 2_000..2_100 {
+            let mut outbox = Outbox::new(Tag([0; 4]));
+            outbox.set_kept_limit(limit);
+            for channel in 0..4 {
+                (0..40).for_each(|_| outbox.push(0, 0, channel, Payload::Frame(frame)).unwrap());
+            }
+            let mut messages = 0;
+            while outbox.next_message(1, 0, LARGEST_FRAME, echo).is_some() {
+                messages += 1;
+                assert!(outbox.kept_bytes() <= limit, "{} bytes of {limit}", outbox.kept_bytes());
+            }
+            assert!(messages > 10 && !outbox.has_unsent(LARGEST_FRAME), "{messages}");
+        }
+    }
 
     #[test]
     fn a_link_whose_numbers_are_used_up_refuses_records_and_sends_nothing() {
