@@ -9,6 +9,7 @@ mod buses;
 mod child;
 mod cpu;
 mod idle;
+mod policy;
 mod protocol;
 #[path = "../common/reading.rs"]
 mod reading;
@@ -47,6 +48,7 @@ fn main() -> anyhow::Result<()> {
         return child::run(&role);
     }
     let mut rows = vec![protocol::isotp()?, codec()];
+    rows.extend(policy::rows());
     rows.extend(protocol::vin()?);
     rows.extend(protocol::slow_uplink());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -43,10 +43,10 @@ struct ExplainArgs {
     #[arg(long, value_name = "HEX", requires = "pdu", conflicts_with = "id", value_parser = address)]
     target: Option<u16>,
     /// The vehicle's speed in km/h; 0 means that the vehicle has stood for two seconds. By default unknown
-    #[arg(long, value_name = "KMH", requires = "pdu")]
+    #[arg(long, value_name = "KMH", requires = "pdu", value_parser = amount)]
     speed: Option<f32>,
     /// The voltage. By default unknown
-    #[arg(long, value_name = "VOLTS", requires = "pdu")]
+    #[arg(long, value_name = "VOLTS", requires = "pdu", value_parser = amount)]
     voltage: Option<f32>,
     /// Whether the engine runs. By default unknown
     #[arg(long, value_name = "ON|OFF", requires = "pdu", value_parser = on_off)]
@@ -75,6 +75,11 @@ fn can_id(text: &str) -> Result<CanId, String> {
 
 fn address(text: &str) -> Result<u16, String> {
     u16::from_str_radix(text.trim_start_matches("0x"), 16).map_err(|error| error.to_string())
+}
+
+fn amount(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1000.0).contains(number));
+    number.ok_or_else(|| "write a number from 0 to 1000".to_owned())
 }
 
 fn on_off(text: &str) -> Result<bool, String> {
@@ -211,6 +216,11 @@ mod tests {
             &["--pdu", "2E", "--id", "1FFFFFFFFF"],
             &["--pdu", "2E", "--id", "800"],
             &["--pdu", "2E", "--engine", "maybe"],
+            &["--pdu", "2E", "--speed", "NaN"],
+            &["--pdu", "2E", "--speed", "inf"],
+            &["--pdu", "2E", "--speed=-5"],
+            &["--pdu", "2E", "--voltage", "NaN"],
+            &["--pdu", "2E", "--voltage=-1"],
             &["--pdu", "2E", "--id", "7E0", "--target", "10"],
         ] {
             let line = ["explain"].iter().chain(arguments);

@@ -553,6 +553,22 @@ fn a_policy_that_cannot_work_is_reported_with_its_key() {
             "[policy.facts]\nspeed = [{ bus = \"HS\", id = 1, start = 510, bits = 8, scale = 1.0 }]",
             "the signal ends behind bit 512",
         ),
+        (
+            "[[policy.rule]]\nids = [0x7E0, 0x20000000]",
+            "policy.rule[0].ids: 20000000 is not a CAN identifier; set id to at most 0x1FFFFFFF",
+        ),
+        (
+            "[policy.facts]\ndiagnostic_ids = [0x40000000]",
+            "policy.facts.diagnostic_ids: 40000000 is not a CAN identifier",
+        ),
+        (
+            "[[policy.rule]]\nrequire = [\"never\"]\n[[policy.rule]]\nservices = [0x2E]",
+            "policy.rule[0]: warning: the rule matches everything, so that no later rule is reached",
+        ),
+        (
+            "[policy.require]\nintrusive = [\"stationary\"]\n[policy.facts]\nspeed = []",
+            "policy.require.intrusive: warning: this device has no source of the speed",
+        ),
         ("[[policy.rule]]\nbus = \"LS\"", "policy.rule[0].bus: no bus is named LS"),
         ("[[policy.rule]]\ndata_prefix = \"2F 1\"", "is not a number of bytes"),
         (

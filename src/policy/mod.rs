@@ -193,10 +193,15 @@ impl Policy {
         is_awaited && obd::is_answer_id(frame.id()) && obd::is_answer(obd::single_frame(frame.data()))
     }
 
-    /// Handles a chain of requests that broke, or a channel that closed: the ECU's transfer is over.
+    /// Handles a chain of requests that broke: the ECU's transfer is over.
     pub fn handle_transfer_ended(&mut self, bus: usize, target: IntentTarget) {
         self.transfers.handle_ended(bus, target);
         self.audit.handle_broken(bus, target);
+    }
+
+    /// Handles the end of the last channel to an ECU. A transfer under way may go on by another channel.
+    pub fn handle_channel_closed(&mut self, bus: usize, target: IntentTarget) {
+        self.audit.handle_channel_closed(bus, target);
     }
 
     /// Handles a speed that the vehicle reported when asked, in km/h.

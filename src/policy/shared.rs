@@ -39,7 +39,7 @@ impl SharedPolicy {
     }
 
     /// The policy for one bus of a connection.
-    pub(crate) fn bus(&self, index: usize, name: Option<&str>) -> BusPolicy {
+    pub fn bus(&self, index: usize, name: Option<&str>) -> BusPolicy {
         BusPolicy { policy: self.clone(), index, name: name.unwrap_or_default().into() }
     }
 }

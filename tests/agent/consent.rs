@@ -9,7 +9,7 @@ use connector_test_support::config::{configure, isotp};
 use connector_test_support::{MILLISECOND, SECOND, soon};
 use serde_json::{Value, json};
 
-use super::paused::{Paused, WRITE};
+use super::paused::{PROGRAMMING_SESSION, Paused, WRITE};
 
 const VIN: &str = "WVWZZZ1KZAW000001";
 const SHORT: Duration = Duration::from_millis(200);
@@ -236,6 +236,30 @@ async fn ignition_and_voltage_from_before_the_connection_count() {
     paused.pass(SECOND).await;
     paused.send_write().await;
     assert!(paused.refusals[2].contains("11.4 V"), "{:?}", paused.refusals);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_weak_battery_refuses_programming_until_the_voltage_has_been_back_for_five_seconds() {
+    let mut paused = Paused::start(false, json!({})).await;
+    paused.rig.agent.board.set_voltage(Some(11.4));
+    paused.open().await;
+    paused.send(&PROGRAMMING_SESSION).await;
+    let sentence = "policy: 11.4 V: programmingSession is refused; connect a charger and send again";
+    assert_eq!(paused.refusals, [sentence]);
+    paused.send_write().await;
+    assert_eq!(paused.writes, [WRITE.to_vec()], "only programming needs the voltage");
+    // within the hysteresis of 0.3 V
+    paused.rig.agent.board.set_voltage(Some(12.2));
+    paused.pass(10 * SECOND).await;
+    paused.send(&PROGRAMMING_SESSION).await;
+    assert!(paused.refusals[1].starts_with("policy: 12.2 V: "), "{:?}", paused.refusals);
+    paused.rig.agent.board.set_voltage(Some(12.5));
+    paused.pass(3 * SECOND).await;
+    paused.send(&PROGRAMMING_SESSION).await;
+    assert_eq!((paused.writes.len(), paused.refusals.len()), (1, 3), "{:?}", paused.refusals);
+    paused.pass(4 * SECOND).await;
+    paused.send(&PROGRAMMING_SESSION).await;
+    assert_eq!(paused.writes, [WRITE.to_vec(), PROGRAMMING_SESSION.to_vec()], "{:?}", paused.refusals);
 }
 
 #[tokio::test(start_paused = true)]

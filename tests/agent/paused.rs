@@ -25,6 +25,8 @@ const STEP: Duration = Duration::from_millis(10);
 const TURNS: usize = 12;
 /// A request to change a data identifier, which is intrusive.
 pub(super) const WRITE: [u8; 4] = [0x2E, 0xF1, 0x5A, 0x01];
+/// The request for the programming session.
+pub(super) const PROGRAMMING_SESSION: [u8; 2] = [0x10, 0x02];
 const REQUEST: u32 = 0x7E0;
 const RESPONSE: u32 = 0x7E8;
 
@@ -51,7 +53,7 @@ pub(super) struct Paused {
     /// The texts of the PDUs that the agent did not send.
     pub(super) refusals: Vec<String>,
     ecu: VirtualCan,
-    /// The requests like [`WRITE`] that the ECU has received.
+    /// The requests like [`WRITE`], and for the programming session, that the ECU has received.
     pub(super) writes: Vec<Vec<u8>>,
     /// The VIN that the ECU reports.
     pub(super) vin: Option<&'static str>,
@@ -137,8 +139,13 @@ impl Paused {
 
     /// Sends [`WRITE`], and passes time until the ECU has it or the agent has refused it.
     pub(super) async fn send_write(&mut self) {
+        self.send(&WRITE).await;
+    }
+
+    /// Sends a request, and passes time until it is one of [`Self::writes`], or the agent has refused it.
+    pub(super) async fn send(&mut self, request: &[u8]) {
         let seen = self.writes.len() + self.refusals.len();
-        let payload = Payload::Pdu { address: 0, flags: PduFlags::default(), data: &WRITE };
+        let payload = Payload::Pdu { address: 0, flags: PduFlags::default(), data: request };
         self.operator.push(now(), now(), 1, payload).unwrap();
         // the agent may be asking the ECU for the VIN
         for _ in 0..1000 {
@@ -256,7 +263,7 @@ impl Paused {
                 ([0x30, ..], _) => {}
                 ([len, request @ ..], _) => {
                     let request = &request[..usize::from(*len)];
-                    if request[0] == WRITE[0] {
+                    if request[0] == WRITE[0] || request == PROGRAMMING_SESSION {
                         self.writes.push(request.to_vec());
                     }
                     self.send_as_ecu(&[1, request[0] | 0x40]);

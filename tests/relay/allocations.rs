@@ -6,7 +6,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use connector_agent::policy::SharedPolicy;
 use connector_test_support::frames::{Relay, classic, fd};
+use connector_test_support::{judge, now};
 
 /// The system's allocator, with a count of the allocations of each thread.
 struct Counting;
@@ -94,4 +96,30 @@ fn no_frame_allocates_again_after_a_peer_lagged() {
     relay.in_flight = 400;
     relay.carry_from_vehicle(20_000);
     assert_eq!(allocations(|| relay.carry_from_vehicle(20_000)), 0);
+}
+
+/// Frames toward the vehicle, and frames with the vehicle's speed, that the policy judges and hears.
+#[test]
+fn a_frame_that_the_policy_judges_costs_no_allocation() {
+    let policy = || SharedPolicy::new(judge::policy(now()));
+    let mut relay = Relay::judged(judge::frames_to_an_ecu(), policy());
+    relay.toward_vehicle(2000);
+    assert_eq!(allocations(|| relay.toward_vehicle(20_000)), 0, "diagnostics");
+    let mut relay = Relay::judged(vec![judge::bus_frame()], policy());
+    relay.toward_vehicle(2000);
+    assert_eq!(allocations(|| relay.toward_vehicle(20_000)), 0, "no diagnostics");
+    let mut relay = Relay::judged(vec![judge::speed_frame()], policy());
+    relay.carry_from_vehicle(2000);
+    assert_eq!(allocations(|| relay.carry_from_vehicle(20_000)), 0, "the speed");
+}
+
+/// Requests of a session in which an ECU is programmed. The beginning of programming is in the audit before.
+#[test]
+fn a_pdu_that_the_policy_judges_costs_no_allocation() {
+    let now = now();
+    let mut policy = judge::policy(now);
+    let mut session =
+        || judge::REQUESTS.iter().for_each(|request| judge::judge_pdu(&mut policy, now, request));
+    session();
+    assert_eq!(allocations(|| (0..1000).for_each(|_| session())), 0);
 }

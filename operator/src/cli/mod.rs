@@ -48,6 +48,9 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         _ => {}
     }
     let connection = tickets::connect(&operator, &cli.ticket).await?;
+    if let Some(policy) = &connection.joined().policy {
+        eprintln!("  {policy}");
+    }
     let result = tokio::select! {
         result = diagnose(&connection, &cli) => result,
         () = consent::show_policy(connection.policy()) => Ok(()),

@@ -22,7 +22,7 @@ use super::channel::Channel;
 use super::driver::Driver;
 use super::error::OperatorError;
 use super::joining::{JoinRequest, first_join};
-use super::policy_view::PolicyView;
+use super::policy_view::{PolicySummary, PolicyView};
 use super::requester::Requester;
 use super::shared::{ChannelCommand, ConnectionSettings, Counters, LinkState, Shared};
 use super::socket::Dial;
@@ -43,6 +43,9 @@ pub struct Joined {
     /// The connector and its buses.
     #[serde(default)]
     pub connector: Value,
+    /// The policy of the connector, if connector and cloud report one.
+    #[serde(default)]
+    pub policy: Option<PolicySummary>,
 }
 
 /// The content of `vehicleIdentified`.

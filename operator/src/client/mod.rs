@@ -33,7 +33,7 @@ pub use error::{CloseReason, DialError, ExchangeError, OperatorError, SendFailur
 pub use inbox::{Item, Received};
 pub use isotp::isotp_channel;
 pub(crate) use isotp::{functional_channel, is_obd_functional};
-pub use policy_view::{ConsentView, PolicyView};
+pub use policy_view::{ConsentView, PolicySummary, PolicyView};
 pub(crate) use response::ResponseKind;
 pub use response::{Response, Timing};
 pub use rest::Operator;

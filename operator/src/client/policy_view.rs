@@ -1,9 +1,13 @@
 //! The state of the connector's policy, as `policyState` reports it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use connector_agent::cli::clean;
 use serde::Deserialize;
+
+/// The most classes, and conditions of one, in a line: more than a connector has.
+const MAX_SHOWN: usize = 12;
 
 /// The state of the connector's policy.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -30,6 +34,35 @@ pub struct PolicyView {
     /// The number of refusals in this connection.
     #[serde(default)]
     pub refused: u64,
+}
+
+/// The policy of a connector, as `connectionOpened` reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PolicySummary {
+    /// `off`, `observe` or `enforce`.
+    pub mode: String,
+    /// The conditions of each class.
+    #[serde(default)]
+    pub require: BTreeMap<String, Vec<String>>,
+}
+
+impl fmt::Display for PolicySummary {
+    /// Writes one line: the mode, and the conditions of each class that has some.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.mode.as_str() {
+            "off" => return f.write_str("the connector's policy is off"),
+            "observe" => f.write_str("the connector's policy only observes")?,
+            _ => f.write_str("the connector's policy is enforced")?,
+        }
+        let with_conditions = self.require.iter().filter(|(_, conditions)| !conditions.is_empty());
+        for (index, (class, conditions)) in with_conditions.take(MAX_SHOWN).enumerate() {
+            let conditions: Vec<String> =
+                conditions.iter().take(MAX_SHOWN).map(|condition| clean(condition)).collect();
+            let separator = if index == 0 { ':' } else { ';' };
+            write!(f, "{separator} {} needs {}", clean(class), conditions.join(" and "))?;
+        }
+        Ok(())
+    }
 }
 
 /// One consent.
@@ -111,6 +144,27 @@ mod tests {
         let hostile = "a\u{1b}[2J\n".repeat(10);
         let hostile = view(json!({"mode": "enforce", "motion": hostile, "asking": hostile}));
         assert!(!hostile.to_string().contains(['\u{1b}', '\n']), "{hostile}");
+    }
+
+    #[test]
+    fn a_policy_is_one_line_in_words() {
+        let summary = |message: Value| serde_json::from_value::<PolicySummary>(message).unwrap().to_string();
+        let require = json!({"read": [], "programming": ["not-moving", "consent"], "bus": ["never"]});
+        assert_eq!(
+            summary(json!({"mode": "enforce", "require": require})),
+            "the connector's policy is enforced: bus needs never; programming needs not-moving and consent"
+        );
+        let require = json!({"intrusive": ["stationary"]});
+        assert_eq!(
+            summary(json!({"mode": "observe", "require": require})),
+            "the connector's policy only observes: intrusive needs stationary"
+        );
+        assert_eq!(summary(json!({"mode": "off", "require": require})), "the connector's policy is off");
+        let hostile = "a\u{1b}[2J\n".repeat(10);
+        let many: BTreeMap<_, _> =
+            (0..1000).map(|index| (format!("{index}{hostile}"), vec![&hostile])).collect();
+        let line = summary(json!({"mode": hostile, "require": many}));
+        assert!(!line.contains(['\u{1b}', '\n']) && line.len() < 5000, "{line}");
     }
 
     #[test]

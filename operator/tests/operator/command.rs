@@ -25,6 +25,8 @@ use connector_test_support::id;
 /// Reached only if the program hangs.
 const HANG: Duration = Duration::from_secs(120);
 const VIN: &str = "WVWLU5SP1H0375027";
+/// How long the button is pressed, and released: shorter than the press that refuses.
+const PRESS: Duration = Duration::from_millis(300);
 
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_connector-operator"));
@@ -46,7 +48,7 @@ struct Rig {
     ready: PathBuf,
     cloud: Value,
     vehicle: Vehicle,
-    _agent: TestAgent,
+    agent: TestAgent,
     _sandbox: Sandbox,
 }
 
@@ -57,6 +59,10 @@ fn write(path: &Path, text: &str) {
 
 impl Rig {
     async fn open() -> Self {
+        Self::open_with(AgentSettings::default()).await
+    }
+
+    async fn open_with(settings: AgentSettings) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let bus = bus();
         let record = catalogue().find("VOLKSWAGEN_GOLF_MK7").unwrap().clone();
@@ -68,7 +74,7 @@ impl Rig {
         let ready = directory.path().join("ready.json");
         write(&ready, &cloud.to_string());
         let connector = sandbox.connectors[0].clone();
-        let agent = TestAgent::start(&sandbox, &connector, &bus, AgentSettings::default());
+        let agent = TestAgent::start(&sandbox, &connector, &bus, settings);
 
         let text = |pointer: &str| cloud.pointer(pointer).unwrap().as_str().unwrap().to_owned();
         let credentials = Credentials {
@@ -84,7 +90,7 @@ impl Rig {
         let wanted =
             json!({"vin": VIN, "vehicle_model_id": 1, "connector_id": connector.id, "product_ids": [1]});
         customer.create_ticket(&wanted).await.unwrap();
-        Self { directory, ready, cloud, vehicle, _agent: agent, _sandbox: sandbox }
+        Self { directory, ready, cloud, vehicle, agent, _sandbox: sandbox }
     }
 
     /// Runs a subcommand of the operator; returns its exit code, stdout and stderr.
@@ -127,7 +133,11 @@ async fn the_command_line_serves_a_whole_ticket() {
     assert!(joined.contains("is in progress"), "{joined}");
     assert!(rig.prints(&["tickets"]).await.contains("in progress"));
 
-    assert!(rig.prints(&["vin"]).await.starts_with(VIN));
+    let (_, vin, shown) = rig.operator(&["vin"]).await;
+    assert!(vin.starts_with(VIN), "{vin}");
+    let policy = "the connector's policy is enforced: bus needs not-moving; intrusive needs not-moving; programming \
+                  needs not-moving and voltage; scan needs not-moving\n";
+    assert!(shown.contains(policy), "{shown}");
     let read = rig.prints(&["read", "22F187F189F182"]).await;
     assert!(read.starts_with("0x7E8  62F187"), "{read}");
     let all = rig.prints(&["read", "0902", "--request-id", "0x7DF"]).await;
@@ -161,6 +171,71 @@ async fn the_command_line_serves_a_whole_ticket() {
     assert_eq!(rig.prints(&["dump", "--seconds", "1"]).await, "");
     assert!(rig.prints(&["complete"]).await.contains("completed"));
     rig.fails(&["vin"], 5).await;
+}
+
+/// A vehicle whose programming needs consent by the connector's button, and a firmware.
+async fn consent_needed() -> (Rig, Vec<u8>, String) {
+    let policy = serde_json::from_value(json!({"require": {"programming": ["consent"]}})).unwrap();
+    let settings = AgentSettings { policy: Some(policy), button: true, ..AgentSettings::default() };
+    let rig = Rig::open_with(settings).await;
+    let firmware = vec![0x5A; 5000];
+    let file = rig.directory.path().join("firmware.bin");
+    std::fs::write(&file, &firmware).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    (rig, firmware, file)
+}
+
+impl Rig {
+    fn memory(&self) -> Vec<Vec<u8>> {
+        let engine = EcuAddress { request: id(0x7E0), response: id(0x7E8), extended: None };
+        self.vehicle.memory(engine).iter().map(|image| image.data.clone()).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flash_ask_consent_flashes_when_the_person_at_the_vehicle_presses_the_button() {
+    let (rig, firmware, file) = consent_needed().await;
+    let refused = rig.fails(&["flash", &file], 8).await;
+    assert!(refused.contains("policy: consent asked: programmingSession is refused"), "{refused}");
+    assert!(rig.memory().is_empty());
+
+    let arguments = ["flash", &file, "--ask-consent"];
+    let mut flashing = Box::pin(rig.operator(&arguments));
+    let mut is_pressed = false;
+    // the first press may be too early to count
+    let (code, stdout, stderr) = loop {
+        rig.agent.board.set_button(Some(is_pressed));
+        is_pressed = !is_pressed;
+        if let Ok(outcome) = tokio::time::timeout(PRESS, &mut flashing).await {
+            break outcome;
+        }
+    };
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert!(stderr.contains("s to press the connector's button"), "{stderr}");
+    assert!(stdout.contains("The person at the vehicle agreed to programming."), "{stdout}");
+    assert_eq!(rig.memory(), [firmware]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flash_ask_consent_ends_when_the_person_at_the_vehicle_holds_the_button() {
+    let (rig, _, file) = consent_needed().await;
+    let mut arguments = vec!["--ready", rig.ready.to_str().unwrap()];
+    arguments.extend(["flash", &file, "--ask-consent"]);
+    let mut child = program(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut shown = String::new();
+    while let Some(line) = tokio::time::timeout(HANG, lines.next_line()).await.unwrap().unwrap() {
+        if line.contains("press the connector's button") {
+            rig.agent.board.set_button(Some(true));
+        }
+        shown = format!("{shown}{line}\n");
+    }
+    let status = tokio::time::timeout(HANG, child.wait()).await.unwrap().unwrap();
+    assert!(!status.success());
+    let is_clear = shown.contains("the person at the vehicle refused programming")
+        || shown.contains("the person at the vehicle ended the connection");
+    assert!(is_clear && shown.contains("What to do: "), "{shown}");
+    assert!(rig.memory().is_empty());
 }
 
 impl Rig {

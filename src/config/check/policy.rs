@@ -25,7 +25,15 @@ pub(super) fn check(config: &Config) -> Vec<ConfigProblem> {
     for (index, rule) in policy.rules.iter().enumerate() {
         let wrong = rule.bus.as_deref().filter(|name| !has_bus(config, name));
         problems.extend(wrong.map(|name| unknown_bus(name).at_key(format!("policy.rule[{index}].bus"))));
+        problems.extend(wrong_id(&rule.ids).map(|p| p.at_key(format!("policy.rule[{index}].ids"))));
+        let has_target = rule.bus.is_some() || !rule.ids.is_empty() || !rule.targets.is_empty();
+        if rule.is_about_channels() && !has_target && index + 1 < policy.rules.len() {
+            let what = "the rule matches everything, so that no later rule is reached";
+            let warning = ConfigProblem::warning(what, "add selectors, or make it the last one");
+            problems.push(warning.at_key(format!("policy.rule[{index}]")));
+        }
     }
+    problems.extend(wrong_id(&policy.facts.diagnostic_ids).map(|p| p.at_key("policy.facts.diagnostic_ids")));
     problems.extend(unmet(config));
     problems
 }
@@ -48,13 +56,19 @@ fn check_signal(config: &Config, signal: &SpeedSignal) -> Option<ConfigProblem> 
     } else if start + bits > FRAME_BITS {
         (format!("the signal ends behind bit {FRAME_BITS}, the last of a frame"), "correct start and bits")
     } else if signal.id > MAX_ID {
-        (format!("{:X} is not a CAN identifier", signal.id), "set id to at most 0x1FFFFFFF")
+        return wrong_id(&[signal.id]);
     } else if !signal.scale.is_finite() || signal.scale == 0.0 || !signal.offset.is_finite() {
         ("the signal's scale or offset is not a usable number".to_owned(), "set the km/h of one step")
     } else {
         return None;
     };
     Some(ConfigProblem::error(what, fix))
+}
+
+/// The first of these that is not a CAN identifier.
+fn wrong_id(ids: &[u32]) -> Option<ConfigProblem> {
+    let id = ids.iter().find(|id| **id > MAX_ID)?;
+    Some(ConfigProblem::error(format!("{id:X} is not a CAN identifier"), "set id to at most 0x1FFFFFFF"))
 }
 
 fn bounds(policy: &PolicySettings) -> Vec<ConfigProblem> {
@@ -96,8 +110,15 @@ fn unmet(config: &Config) -> Vec<ConfigProblem> {
     );
     let gives_consent = policy.consent.by.contains(&ConsentGiver::Ticket)
         || config.board.button.is_some() && policy.consent.by.contains(&ConsentGiver::Button);
+    let has_speed = policy.facts.speed.iter().any(|source| !matches!(source, SpeedFact::Obd { obd: false }));
     let mut problems = Vec::new();
     for (key, conditions) in conditions {
+        if conditions.contains(&Condition::Stationary) && !has_speed {
+            let fix = "add a source to policy.facts.speed, or remove the condition";
+            problems.push(
+                ConfigProblem::warning("this device has no source of the speed", fix).at_key(key.clone()),
+            );
+        }
         if conditions.contains(&Condition::Consent) && !gives_consent {
             let fix = "configure board.button, let a ticket give consent, or remove the condition";
             problems.push(

@@ -21,6 +21,15 @@ pub(in crate::policy) fn ends_programming(request: &[u8]) -> Option<&'static str
     }
 }
 
+/// Whether the requests of a channel with the first target can reach the second one. A channel of raw frames has no address
+/// byte, and its frames have any.
+fn reaches(channel: IntentTarget, ecu: IntentTarget) -> bool {
+    match (channel, ecu) {
+        (IntentTarget::Can { id, extended: None }, IntentTarget::Can { id: of, .. }) => id == of,
+        _ => channel == ecu,
+    }
+}
+
 #[derive(Debug)]
 struct Programmed {
     subject: AuditSubject,
@@ -59,8 +68,16 @@ impl ProgrammingWatch {
 
     /// Ends the programming of an ECU.
     pub(super) fn end(&mut self, bus: usize, target: IntentTarget, why: &'static str) -> Option<AuditWhat> {
-        let is_of = |one: &Programmed| (one.subject.bus, one.subject.target) == (bus, target);
-        let index = self.0.iter().position(is_of)?;
+        self.end_if(why, |subject| (subject.bus, subject.target) == (bus, target))
+    }
+
+    /// Ends the programming of an ECU whose channel closed. A channel of raw frames may have several ECUs.
+    pub(super) fn end_of_channel(&mut self, bus: usize, target: IntentTarget) -> Option<AuditWhat> {
+        self.end_if("its channel was closed", |subject| subject.bus == bus && reaches(target, subject.target))
+    }
+
+    fn end_if(&mut self, why: &'static str, is_of: impl Fn(&AuditSubject) -> bool) -> Option<AuditWhat> {
+        let index = self.0.iter().position(|one| is_of(&one.subject))?;
         Some(self.0.remove(index).ended(why))
     }
 

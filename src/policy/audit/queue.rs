@@ -87,6 +87,13 @@ impl Audit {
         self.broken.extend(self.programming.end(bus, target, "the chain of requests broke"));
     }
 
+    /// Handles a channel that closed, the last one to its ECU.
+    pub(in crate::policy) fn handle_channel_closed(&mut self, bus: usize, target: IntentTarget) {
+        while let Some(ended) = self.programming.end_of_channel(bus, target) {
+            self.broken.push(ended);
+        }
+    }
+
     /// Whether [`Self::handle_timeout`] has something to do.
     pub(in crate::policy) fn is_due(&self, now: Instant) -> bool {
         self.is_closing || !self.broken.is_empty() || self.poll_timeout().is_some_and(|at| at <= now)

@@ -6,7 +6,7 @@ mod supply;
 
 use std::time::{Duration, Instant};
 
-use connector_hal::can::CanFrame;
+use connector_hal::can::{CanFrame, CanId};
 
 use motion::Speeds;
 pub use motion::VehicleMotion;
@@ -62,7 +62,7 @@ impl Facts {
     pub(super) fn handle_frame(&mut self, now: Instant, bus: &str, frame: &CanFrame) {
         for (number, source) in self.settings.speed.iter().enumerate() {
             if let SpeedFact::Signal(signal) = source
-                && signal.id == frame.id().raw()
+                && CanId::try_from(signal.id).is_ok_and(|id| id == frame.id())
                 && frame.is_data()
                 && signal.bus == bus
                 && let Some(kmh) = signal::kmh(signal, frame.data())
@@ -152,8 +152,6 @@ pub enum AskedSource {
 
 #[cfg(test)]
 mod tests {
-    use connector_hal::can::CanId;
-
     use super::*;
     use crate::policy::settings::{ByteOrder, SpeedSignal};
 
@@ -180,6 +178,8 @@ mod tests {
         let mut facts = facts();
         facts.handle_frame(now, "LS", &frame(0x3E9, &[0x13, 0x88]));
         facts.handle_frame(now, "HS", &frame(0x3EA, &[0x13, 0x88]));
+        let extended = CanFrame::new(CanId::extended(0x3E9).unwrap(), &[0x13, 0x88]).unwrap();
+        facts.handle_frame(now, "HS", &extended);
         assert_eq!(facts.motion(now), VehicleMotion::Unknown { moved: None });
         facts.handle_frame(now, "HS", &frame(0x3E9, &[0x13, 0x88]));
         assert_eq!(facts.motion(now), VehicleMotion::Moving { kmh: 50.0 });

@@ -28,24 +28,55 @@ enum State {
     LostSpeed,
     WeakBattery,
     DrivingWithWeakBattery,
+    /// Intrusive services and programming need consent, which nobody has given and nobody can be asked for.
+    WithoutConsent,
+    /// The same with a button, by which the first refusal asks.
+    Asking,
+    Consent,
+    DrivingWithConsent,
+    ObservedDriving,
+    OffDriving,
 }
 
-const STATES: [State; 6] = [
+const STATES: [State; 12] = [
     State::Unknown,
     State::Standing,
     State::Driving,
     State::LostSpeed,
     State::WeakBattery,
     State::DrivingWithWeakBattery,
+    State::WithoutConsent,
+    State::Asking,
+    State::Consent,
+    State::DrivingWithConsent,
+    State::ObservedDriving,
+    State::OffDriving,
 ];
 
+const NEEDS_CONSENT: &str = "require = { intrusive = [\"not-moving\", \"consent\"], \
+                             programming = [\"not-moving\", \"voltage\", \"consent\"] }";
+
 fn vehicle(state: State) -> Vehicle {
-    let mut vehicle = Vehicle::new("", false);
+    let (settings, has_button) = match state {
+        State::WithoutConsent => (NEEDS_CONSENT, false),
+        State::Asking | State::Consent | State::DrivingWithConsent => (NEEDS_CONSENT, true),
+        State::ObservedDriving => ("mode = \"observe\"", false),
+        State::OffDriving => ("mode = \"off\"", false),
+        _ => ("", false),
+    };
+    let mut vehicle = Vehicle::new(settings, has_button);
     vehicle.policy.handle_voltage(vehicle.now, Some(12.5));
     match state {
         State::Unknown => {}
-        State::Standing => vehicle.stand(),
-        State::Driving => vehicle.drive(50.0),
+        State::Standing | State::WithoutConsent | State::Asking => vehicle.stand(),
+        State::Driving | State::ObservedDriving | State::OffDriving => vehicle.drive(50.0),
+        State::Consent | State::DrivingWithConsent => {
+            vehicle.stand();
+            for class in [Class::Intrusive, Class::Programming] {
+                vehicle.policy.handle_consent(vehicle.now, class);
+            }
+            vehicle.drive(if state == State::Consent { 0.0 } else { 50.0 });
+        }
         State::LostSpeed => {
             vehicle.drive(50.0);
             vehicle.pass(5000);
@@ -68,15 +99,19 @@ fn every_service_is_judged_by_its_class_in_every_state() {
     for service in OBD.iter().chain(&DIAGNOSTICS) {
         let request = [service.id, 0x33, 0x44, 0x55];
         for state in STATES {
-            let moving = match state {
-                State::Driving | State::DrivingWithWeakBattery => Some("moving (50 km/h)"),
+            let refused = match state {
+                State::Driving | State::DrivingWithWeakBattery | State::DrivingWithConsent => {
+                    Some("moving (50 km/h)")
+                }
+                State::WithoutConsent => Some("consent needed"),
+                State::Asking => Some("consent asked"),
                 State::LostSpeed => Some("speed unknown since moving (50 km/h)"),
                 _ => None,
             };
             let expected = match expected(service.id) {
                 Class::Read | Class::Session => None,
-                Class::Intrusive => moving,
-                _ => moving.or((state == State::WeakBattery).then_some("11.6 V")),
+                Class::Intrusive => refused,
+                _ => refused.or((state == State::WeakBattery).then_some("11.6 V")),
             };
             let found = text(vehicle(state).pdu(&request));
             assert_eq!(found.as_deref(), expected, "{:02X} {} {state:?}", service.id, service.name);

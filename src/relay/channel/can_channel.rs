@@ -48,7 +48,7 @@ impl CanChannel {
     }
 
     /// Has every PDU or frame of the operator judged by the policy of this bus.
-    pub(crate) fn set_policy(&mut self, policy: &BusPolicy, ecu: Option<u8>) {
+    pub fn set_policy(&mut self, policy: &BusPolicy, ecu: Option<u8>) {
         by_kind!(self, raw => raw.set_policy(policy.channel(IntentTarget::None)), pdus => {
             let target = match (pdus.transport().target(), ecu) {
                 (_, Some(ecu)) => IntentTarget::Address(ecu),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::vin_gate::VinObstacle;
+use crate::policy::IntentTarget;
 use crate::relay::wire::request::OpenChannel;
 use crate::vehicle::vin;
 
@@ -16,6 +17,8 @@ pub(super) struct PendingReply {
 pub(super) struct OpenedChannel {
     /// The index of its bus.
     pub(super) bus: usize,
+    /// Its ECU, as the policy names it.
+    pub(super) target: IntentTarget,
     /// The greatest age of a record that may still be sent to the vehicle.
     pub(super) max_age: Duration,
     /// The request that opened the channel. If the operator repeats it, the reply is repeated too.

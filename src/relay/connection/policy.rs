@@ -7,6 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::RelayConnection;
+use super::pending::OpenedChannel;
 use crate::policy::{CannotAsk, PolicyRefusal, Return};
 use crate::protocol::problem::Problem;
 use crate::relay::wire::request::RequestConsent;
@@ -66,6 +67,14 @@ impl RelayConnection {
     pub(crate) fn policy_state(&self, now: Instant) -> PolicyStateReport {
         let state = self.settings.policy.with(|policy| policy.state(now));
         PolicyStateReport::new(&state, now, SystemTime::now())
+    }
+
+    /// Tells the policy that a channel is gone, unless another one goes to the same ECU.
+    pub(super) fn report_closed(&self, closed: &OpenedChannel) {
+        let place = (closed.bus, closed.target);
+        if !self.channels.values().any(|other| (other.bus, other.target) == place) {
+            self.settings.policy.with(|policy| policy.handle_channel_closed(closed.bus, closed.target));
+        }
     }
 
     /// Reports changes of the policy's state, and sends what the policy has to send.

@@ -130,6 +130,9 @@ impl RelayConnection {
             let refusal = policy.refuses(now, Stage::Turn, IntentTarget::None, What::ConfigureBus);
             refused_by_policy(refusal).map_err(refuse)?;
         }
+        shared.with(|policy| {
+            self.channels.values().for_each(|closed| policy.handle_channel_closed(closed.bus, closed.target));
+        });
         self.clear_channels();
         self.transfers = Transfers::default();
         self.buses.clear();
@@ -224,6 +227,7 @@ impl RelayConnection {
         }
         let opened = OpenedChannel {
             bus: index,
+            target: setup.kind.target(),
             max_age: setup.max_age(&limits),
             request: request.clone(),
             opening: (opening == Opening::UnderWay).then(|| PendingReply { request_id: request_id.clone() }),
@@ -261,6 +265,7 @@ impl RelayConnection {
         if let Some(bus) = self.buses.get_mut(opened.bus) {
             bus.close_channel(number);
         }
+        self.report_closed(&opened);
         self.held_frames.discard(number);
         self.vin_gate.discard(number);
         self.transfers.handle_closed(number);

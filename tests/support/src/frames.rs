@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use connector_agent::config::IsotpStack;
+use connector_agent::policy::SharedPolicy;
 use connector_agent::relay::buses::Channels;
 use connector_agent::relay::buses::can::channels::CanChannels;
 use connector_agent::relay::channel::{CanChannel, Output, RawChannel};
@@ -21,7 +22,9 @@ pub struct Relay {
     link: Link,
     /// The operator's end.
     peer: Link,
-    frame: CanFrame,
+    /// The frames of the operator and of the vehicle, of which one comes after the other.
+    frames: Vec<CanFrame>,
+    next: usize,
     pub frames_a_message: u32,
     /// Unacknowledged messages at the websocket and the peer.
     pub in_flight: usize,
@@ -34,6 +37,15 @@ pub struct Relay {
 
 impl Relay {
     pub fn new(frame: CanFrame) -> Self {
+        Self::with_policy(vec![frame], None)
+    }
+
+    /// A bus whose policy judges these frames, which have one identifier.
+    pub fn judged(frames: Vec<CanFrame>, policy: SharedPolicy) -> Self {
+        Self::with_policy(frames, Some(policy))
+    }
+
+    fn with_policy(frames: Vec<CanFrame>, policy: Option<SharedPolicy>) -> Self {
         let now = Instant::now();
         let tag = Tag([1, 2, 3, 4]);
         let mut bus = CanChannels::new(
@@ -41,13 +53,21 @@ impl Relay {
             CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false },
             IsotpStack::Own,
         );
-        bus.insert(CHANNEL, CanChannel::Raw(RawChannel::new(Some(frame.id()), Some(frame.id()), true)));
+        let id = frames.first().map(CanFrame::id);
+        let mut channel = CanChannel::Raw(RawChannel::new(id, id, true));
+        if let Some(policy) = policy {
+            let policy = policy.bus(0, Some("HS"));
+            channel.set_policy(&policy, None);
+            bus.set_policy(policy);
+        }
+        bus.insert(CHANNEL, channel);
         Self {
             now,
             bus,
             link: Link::new(Role::Connector, tag, now),
             peer: Link::new(Role::Operator, tag, now),
-            frame,
+            frames,
+            next: 0,
             frames_a_message: 1,
             in_flight: 400,
             unacknowledged: VecDeque::with_capacity(8192),
@@ -57,10 +77,16 @@ impl Relay {
         }
     }
 
+    fn next_frame(&mut self) -> CanFrame {
+        self.next = (self.next + 1) % self.frames.len();
+        self.frames[self.next]
+    }
+
     pub fn carry_from_vehicle(&mut self, frames: u32) {
         for index in 0..frames {
             self.now += Duration::from_micros(230);
-            self.bus.handle_event(self.now, &CanEvent::Received { frame: self.frame, at: self.now });
+            let frame = self.next_frame();
+            self.bus.handle_event(self.now, &CanEvent::Received { frame, at: self.now });
             while let Some(output) = self.bus.poll_output() {
                 let Output::Frame(frame) = output.output else { panic!("{output:?}") };
                 self.link.push(self.now, output.at, output.channel, Payload::Frame(frame)).unwrap();
@@ -91,6 +117,7 @@ impl Relay {
             self.now += Duration::from_micros(230);
             self.seq += 1;
             self.message.clear();
+            let sent = self.next_frame();
             let header = Header {
                 record_count: 1,
                 tag: Tag([1, 2, 3, 4]),
@@ -99,8 +126,7 @@ impl Relay {
                 time: u64::from(self.seq) * 230,
             };
             header.encode(&mut self.message);
-            Record { channel: CHANNEL, offset: 0, payload: Payload::Frame(self.frame) }
-                .encode(&mut self.message);
+            Record { channel: CHANNEL, offset: 0, payload: Payload::Frame(sent) }.encode(&mut self.message);
             let incoming = self.link.handle_message(self.now, &self.message).unwrap().unwrap();
             for record in incoming.records() {
                 let Payload::Frame(frame) = record.payload else { panic!("{record:?}") };
@@ -108,7 +134,7 @@ impl Relay {
                 self.bus.handle_frame_to_send(self.now, record.channel, frame, expires);
             }
             let frame = self.bus.poll_transmit(self.now).unwrap();
-            assert_eq!(frame, self.frame);
+            assert_eq!(frame, sent);
             self.bus.handle_accepted(self.now);
             self.bus.handle_event(self.now, &CanEvent::Transmitted { at: self.now });
             assert!(self.bus.poll_output().is_none());

@@ -16,6 +16,7 @@ pub mod doip_tool;
 pub mod frames;
 pub mod hardware;
 pub mod isotp;
+pub mod judge;
 pub mod peers;
 pub mod scripted_api;
 pub mod scripted_can;

@@ -3,7 +3,7 @@
 use connector_agent::relay::wire::codec::SendFailedDetail;
 use connector_hal::timer::TimerKind;
 use connector_sim::vehicle::Tp20EcuConfig;
-use connector_sim::vehicle::kline::{KlineEcuConfig, KlineVehicle};
+use connector_sim::vehicle::kline::{AnswerScript, KlineEcuConfig, KlineVehicle};
 
 use super::*;
 
@@ -70,6 +70,29 @@ async fn intrusive_pdus_on_a_k_line_are_refused_while_the_vehicle_moves() {
     assert!(rig.run_until(20 * SECOND, is_open).await);
     check(&mut rig, &drive, 1, &[0x1A, 0x90], &[0x14, 0xFF, 0x00]).await;
     assert_eq!(vehicle.anomalies(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_speed_that_an_ecu_on_a_k_line_reports_to_the_operator_is_motion() {
+    let mut rig = Rig::with_policy(json!({}));
+    let speed = AnswerScript::new(&[0x01, 0x0D], &[vec![0x41, 0x0D, 50]]);
+    let ecu =
+        KlineEcuConfig { tolerance: 3 * MILLISECOND, scripts: vec![speed], ..KlineEcuConfig::new(0x11) };
+    let vehicle = KlineVehicle::start(&[ecu], &rig.kline, TimerKind::Runtime);
+    assert_eq!(rig.configure(json!([kline_bus("iso14230_fast")])).await.action, "busesConfigured");
+    rig.ask("openChannel", json!({"channel": 1, "kline_channel": {"bus_name": "K", "ecu_id": 0x11}}));
+    let is_open = |rig: &Rig| rig.texts.iter().any(|text| text.action == "channelOpened");
+    assert!(rig.run_until(20 * SECOND, is_open).await);
+    let clear = [0x14, 0xFF, 0x00];
+    rig.send(1, PLAIN, &clear);
+    assert!(rig.run_until(5 * SECOND, |rig| rig.pdus(1).len() == 1).await, "the speed is unknown");
+    rig.send(1, PLAIN, &[0x01, 0x0D]);
+    assert!(rig.run_until(5 * SECOND, |rig| rig.pdus(1).len() == 2).await, "{:?}", rig.on(1));
+    rig.send(1, PLAIN, &clear);
+    rig.run(SECOND).await;
+    assert_eq!(refusals(&rig, 1), [0]);
+    assert!(rig.event_texts[0].starts_with("policy: moving (50 km/h): "), "{:?}", rig.event_texts);
+    assert_eq!((rig.pdus(1).len(), vehicle.anomalies()), (2, vec![]));
 }
 
 #[tokio::test(start_paused = true)]

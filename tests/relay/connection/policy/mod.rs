@@ -1,5 +1,6 @@
 //! The policy in a session: the vehicle drives, and the operator sends.
 
+mod audit;
 mod frames;
 mod judged;
 mod returned;

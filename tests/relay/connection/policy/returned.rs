@@ -55,6 +55,23 @@ async fn an_output_under_control_is_returned_on_a_raw_channel_when_the_vehicle_m
     assert!(sent[2] - sent[1] >= 50 * MILLISECOND, "an ECU has P2 for each request");
 }
 
+/// A raw channel shows the bus as it is: without these answers, a tool would not see that its session has ended.
+#[tokio::test(start_paused = true)]
+async fn answers_to_the_return_of_an_output_are_visible_on_a_raw_channel() {
+    let (mut rig, drive, _vehicle) = standing(&json!({})).await;
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E2, 0x7EA, positive);
+    rig.open_raw(1, json!({"request_id": 0x7E2, "response_id": 0x7EA})).await;
+    rig.send_frame(1, frame(0x7E2, &[0x05, 0x2F, 0x01, 0x02, 0x03, 0xFF]));
+    rig.run(SECOND).await;
+    set_speed(&mut rig, &drive, 12.0).await;
+    rig.run(2 * SECOND).await;
+    let is_moving = rig.policy_states.iter().any(|state| state.message["motion"] == "moving");
+    assert!(is_moving, "the operator knows why: {:?}", rig.policy_states);
+    assert_eq!(ecu.requests(), [ADJUST.to_vec(), RETURN.to_vec(), DEFAULT_SESSION.to_vec()]);
+    let services: Vec<u8> = rig.frames(1).iter().map(|frame| frame.data()[1]).collect();
+    assert_eq!(services, [0x6F, 0x6F, 0x50]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_output_that_the_operator_returned_is_not_returned_again() {
     let (mut rig, drive, _vehicle) = standing(&json!({})).await;

@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// The kind of bus that the operator works on.
     #[arg(long, value_enum, value_name = "BUS", default_value_t = Bus::Can)]
     pub(super) bus: Bus,
+    /// Let the vehicle drive: the connector refuses to flash until the vehicle stands and the person at the vehicle agrees.
+    #[arg(long, conflicts_with_all = ["doip", "bus"])]
+    pub(super) drive: bool,
     /// Run this agent instead of the one built in, for example one for another processor: "qemu-arm-static
     /// ./connector-agent".
     #[arg(long, value_name = "COMMAND")]

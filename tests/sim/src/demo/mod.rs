@@ -6,6 +6,7 @@ mod agent_setup;
 mod args;
 mod bus_limit;
 mod demo_vehicle;
+mod driving;
 mod duration;
 mod flashing;
 mod kline;

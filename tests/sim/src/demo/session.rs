@@ -157,6 +157,9 @@ impl Demo {
         self.identify(stage, story, connection).await?;
         self.read_all(stage, story, connection).await?;
         let place = target(&stage.record.ecus).context("the vehicle has no ECU to flash")?;
+        if let Some(driving) = stage.driving.take() {
+            driving.play(stage, story, connection, place, &mut self.table).await?;
+        }
         self.flash(stage, story, connection, place).await
     }
 

@@ -12,7 +12,8 @@ use connector_hal::timer::TimerKind;
 
 use super::agent_setup::AgentSetup;
 use super::args::{Args, Bus};
-use super::demo_vehicle::{BIT_RATE, DemoVehicle, can_name};
+use super::demo_vehicle::{BIT_RATE, CAN_BUS, DemoVehicle, can_name};
+use super::driving::Driving;
 use super::story::Story;
 use crate::scenario::{self, toml_string, write_private};
 use crate::vehicle::catalogue::VehicleRecord;
@@ -32,6 +33,8 @@ pub(super) struct Stage {
     pub(super) vehicle: DemoVehicle,
     /// The ECUs behind TP2.0. If there are any, the operator works with these alone.
     pub(super) tp20: Vec<Tp20EcuConfig>,
+    /// The drive of the vehicle, and the connector's button, if the demo has them.
+    pub(super) driving: Option<Driving>,
     pub(super) record: VehicleRecord,
     pub(super) firmware: Vec<u8>,
     pub(super) directory: tempfile::TempDir,
@@ -47,19 +50,23 @@ impl Stage {
         let mut tp20 = if args.bus == Bus::Tp20 { Tp20EcuConfig::golf() } else { Vec::new() };
         // one ECU with the shortest time between frames that is known
         tp20.iter_mut().take(1).for_each(|engine| engine.parameters.t3 = TimeByte(0x0A));
-        let config = VehicleConfig {
+        let driving = args.drive.then(|| Driving::start(directory.path())).transpose()?;
+        let mut config = VehicleConfig {
             timer: TimerKind::Precise,
             tp20: tp20.clone(),
             ..VehicleConfig::new(record.clone())
         };
+        driving.iter().for_each(|driving| driving.add_to(&mut config));
         let (vehicle, bus) = if args.bus == Bus::Doip {
             start_on_gateway(&config, story).await?
         } else {
             start_on_can(args, config, directory.path(), story)?
         };
-        let hardware = format!("[[bus]]\n{bus}\n\n{}", board(directory.path())?);
+        let board = board(directory.path())?;
+        let policy = driving.as_ref().map(Driving::sections).unwrap_or_default();
+        let hardware = format!("[[bus]]\n{bus}\n\n{board}\n{policy}");
         let setup = AgentSetup::start(args, directory.path(), &hardware, story).await?;
-        Ok(Self { setup, vehicle, tp20, record, firmware, directory })
+        Ok(Self { setup, vehicle, tp20, driving, record, firmware, directory })
     }
 }
 
@@ -97,7 +104,7 @@ fn start_on_can(
     );
     let device = toml_string(&format!("slcan:{}", can.display()));
     let table = format!(
-        "kind = \"can\"\npins = [6, 14]\ndevice = {device}\nbit_rates = [{BIT_RATE}]\nfd = {}",
+        "kind = \"can\"\nname = \"{CAN_BUS}\"\npins = [6, 14]\ndevice = {device}\nbit_rates = [{BIT_RATE}]\nfd = {}",
         data_bit_rate.is_some()
     );
     Ok((DemoVehicle::Can { adapter, vehicle, data_bit_rate }, table))

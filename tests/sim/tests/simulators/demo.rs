@@ -63,6 +63,29 @@ async fn the_demo_also_runs_over_doip() {
 }
 
 #[tokio::test]
+async fn the_demo_of_a_vehicle_that_drives_refuses_to_flash_until_it_stands_and_consent() {
+    let demo = program(&["demo", "--drive", "--size", "5000"]).output();
+    let (code, stdout, stderr) = outcome(demo).await;
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let steps = [
+        "drives at 50 km/h",
+        "refuses: policy: moving (50 km/h)",
+        "brakes",
+        "reports: the vehicle stands",
+        "refuses: policy: consent",
+        "presses the button",
+        "consent to programming until",
+        "holds the firmware, byte for byte",
+    ];
+    let mut rest = stdout.as_str();
+    for step in steps {
+        rest = rest.split_once(step).unwrap_or_else(|| panic!("no {step:?} in its place in {stdout}")).1;
+    }
+    let (code, _, stderr) = outcome(program(&["demo", "--drive", "--bus", "kline"]).output()).await;
+    assert_eq!(code, 2, "{stderr}");
+}
+
+#[tokio::test]
 async fn the_demo_takes_a_vehicle_without_a_vin_and_one_with_29_bit_identifiers() {
     for platform in ["COMMA_BODY", "HONDA_CIVIC"] {
         let demo = program(&["demo", "--platform", platform, "--size", "5000"]).output();

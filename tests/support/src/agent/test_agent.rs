@@ -14,7 +14,7 @@ use connector_agent::config::{
 };
 use connector_agent::policy::PolicySettings;
 use connector_agent::tls;
-use connector_hal::board::{Board, Led, SimBoard, SimBoardHandle};
+use connector_hal::board::{Board, InputConfig, Led, SimBoard, SimBoardHandle, Source};
 use connector_hal::bus::BusStatus;
 use connector_hal::can::virtual_bus::VirtualBus;
 use connector_hal::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
@@ -41,6 +41,8 @@ pub struct AgentSettings {
     pub runtime_time: bool,
     /// The policy, in place of the default one.
     pub policy: Option<PolicySettings>,
+    /// Whether the board has a button.
+    pub button: bool,
     /// Whether the board has terminal 15 and voltage.
     pub power: PowerConfig,
     /// The devices of K-lines at pins 1, 2 and so on, in place of a CAN bus.
@@ -151,6 +153,10 @@ impl TestAgent {
         }
         config.relay.max_pdu = settings.max_pdu.unwrap_or(config.relay.max_pdu);
         config.power = settings.power;
+        if settings.button {
+            let source = Source::File("/dev/null".into());
+            config.board.button = Some(InputConfig { source, active_low: false, debounce_ms: 0 });
+        }
         if let Some(policy) = settings.policy {
             config.policy = policy;
         }

@@ -202,14 +202,16 @@ impl HubState {
             "opening": relay.opening,
             "vin_number": relay.vin_number.clone().or(known),
             "connector": connector,
+            "policy": relay.policy,
         });
         join.outbox.push(&Envelope::new("connectionJoined", &message).in_reply_to(join.request_id.clone()));
     }
 
     /// Handles an opened connection: the waiting join gets it.
-    pub(super) fn opened(&mut self, uuid: Uuid, vin_number: Option<String>) {
+    pub(super) fn opened(&mut self, uuid: Uuid, vin_number: Option<String>, policy: Value) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         relay.vin_number = vin_number;
+        relay.policy = policy;
         relay.begin_opening();
         relay.reopen = false;
         let joins = std::mem::take(&mut relay.joins);

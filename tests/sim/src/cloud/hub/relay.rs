@@ -109,6 +109,8 @@ pub(crate) struct Relay {
     pub(crate) stage: RelayStage,
     /// The VIN that the connector reported when it opened the connection.
     pub(crate) vin_number: Option<String>,
+    /// The policy that the connector reported when it opened the connection.
+    pub(crate) policy: Value,
     /// Whether an operator has joined since the connection was opened, so that sequence numbers have begun.
     pub(crate) used: bool,
     /// Identifies the present opening of the connection, once an operator has joined it.
@@ -141,6 +143,7 @@ impl Relay {
             plan,
             stage: RelayStage::Idle,
             vin_number: None,
+            policy: Value::Null,
             used: false,
             opening: None,
             reopened: false,

@@ -225,7 +225,8 @@ impl HubState {
         if envelope.action == "connectionOpened" {
             let vin = envelope.message.get("vin_number").and_then(Value::as_str).map(str::to_owned);
             tracing::info!(connector_id, connection = %uuid, "connection open");
-            return self.opened(uuid, vin);
+            let policy = envelope.message.get("policy").cloned().unwrap_or_default();
+            return self.opened(uuid, vin, policy);
         }
         self.refused(uuid, &problem_of(envelope.message.clone()));
     }
