@@ -4,6 +4,7 @@
 
 mod cloud_support;
 
+mod cloud_conformance;
 mod cloud_documented;
 mod cloud_login;
 mod cloud_portal;
