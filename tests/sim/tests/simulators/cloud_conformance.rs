@@ -19,6 +19,149 @@ async fn documented(rig: &Rig, token: &str) -> Socket {
 }
 
 #[tokio::test]
+async fn pages_of_other_origins_may_read_every_answer_and_its_headers() {
+    let rig = Rig::start().await;
+    let customer = rig.customer_token().await;
+    let long = "x".repeat(300 * 1024);
+    let ticket = rig.pending(None).await;
+    let path = format!("/v1/channel-attachments?channel_id={}", ticket["chat_id"].as_str().unwrap());
+    let announced = rig.post(&customer, &path, json!({"file_name": "a.txt"})).await;
+    let upload = announced.headers["sandbox-upload-url"].to_str().unwrap().to_owned();
+    let requests = [
+        (200, rig.request(Method::GET, "/v1/connectors").bearer_auth(&customer)),
+        (401, rig.request(Method::GET, "/v1/connectors")),
+        (403, rig.request(Method::GET, "/v2/tickets/prepared-tickets").bearer_auth(&customer)),
+        (404, rig.request(Method::GET, "/nowhere")),
+        (405, rig.request(Method::DELETE, "/v1/connectors").bearer_auth(&customer)),
+        (413, rig.request(Method::POST, "/v1/translate").bearer_auth(&customer).body(long.clone())),
+        (401, rig.request(Method::POST, "/oauth2/token").form(&[("grant_type", "client_credentials")])),
+        (413, rig.request(Method::POST, "/oauth2/token").body(long)),
+        (405, rig.request(Method::GET, "/oauth2/token")),
+        (204, rig.request(Method::PUT, &upload).body("text")),
+        (403, rig.request(Method::PUT, &upload.replace("signature=", "signature=x")).body("text")),
+        (404, rig.request(Method::GET, "/sandbox/v1/tickets/424242").bearer_auth(&customer)),
+    ];
+    for (status, request) in requests {
+        let answer = rig.answer(request).await;
+        assert_eq!(answer.status, status, "{}", answer.body);
+        let header = |name: &str| answer.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(header("access-control-allow-origin").as_deref(), Some("*"), "{status} {}", answer.body);
+        let exposed = header("access-control-expose-headers").unwrap();
+        for name in ["location", "retry-after", "www-authenticate", "allow", "sandbox-upload-url"] {
+            assert!(exposed.split(", ").any(|known| known == name), "{name} of {exposed}");
+        }
+        if status == 405 {
+            assert!(header("allow").unwrap().contains("OPTIONS"));
+            answer.problem(405, "method-not-allowed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn browsers_may_ask_for_the_token_and_for_the_sandboxs_own_resources() {
+    let rig = Rig::start().await;
+    for (path, method) in [
+        ("/oauth2/token", "POST"),
+        ("/sandbox/v1/uploads/97a0e81d-d0ac-42ae-9195-a11732ad322a?expires=1&signature=x", "PUT"),
+        ("/sandbox/v1/channels/x/attachments/y", "GET"),
+        ("/sandbox/v1/tickets", "POST"),
+        ("/sandbox/openapi/customer.json", "GET"),
+    ] {
+        let request = rig.request(Method::OPTIONS, path).header("access-control-request-method", method);
+        let answer = rig.answer(request.header("origin", "https://portal.example")).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        let allowed = answer.headers["access-control-allow-methods"].to_str().unwrap();
+        assert!(allowed.contains(method) && allowed.contains("OPTIONS"), "{path}: {allowed}");
+        assert_eq!(answer.headers["access-control-allow-origin"], "*");
+        assert!(answer.headers["access-control-allow-headers"].to_str().unwrap().contains("content-type"));
+    }
+}
+
+#[tokio::test]
+async fn the_violations_of_path_query_and_body_come_together() {
+    let rig = Rig::start().await;
+    let (customer, operator) = (rig.customer_token().await, rig.operator_token().await);
+    let reassign = "/v2/tickets/in-progress-tickets/7";
+    let answer = rig.send(Method::PUT, &operator, reassign, json!({"operator_id": 5})).await;
+    answer.violates(&["in-progress-ticket-id", "operator_id"]);
+    let attach = "/v1/channel-attachments";
+    rig.post(&customer, attach, json!({"file_name": 5})).await.violates(&["channel_id", "file_name"]);
+    let broken = rig.request(Method::POST, attach).bearer_auth(&customer).body("{");
+    rig.answer(broken).await.violates(&["channel_id", "body"]);
+    // the alternative that the type names
+    for (transition, fields) in [
+        (json!({"type": "outsource"}), ["product_ids", "provider_id"].as_slice()),
+        (
+            json!({"type": "outsource", "product_ids": ["x"], "provider_id": 5}),
+            &["product_ids.0", "provider_id"],
+        ),
+        (json!({"provider_id": 5}), &["type"]),
+        (json!({"type": "cancel", "cancel_reason_id": "x"}), &["cancel_reason_id"]),
+    ] {
+        let answer = rig.patch(&operator, reassign, json!({"transition": transition})).await;
+        let fields = fields.iter().map(|field| format!("transition.{field}"));
+        let fields: Vec<_> = std::iter::once("in-progress-ticket-id".to_owned()).chain(fields).collect();
+        answer.violates(&fields.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_in_the_customer_api_is_a_documented_400() {
+    let rig = Rig::start().await;
+    let token = rig.customer_token().await;
+    let ticket = rig.join(&rig.pending(None).await).await;
+    let channel = rig.get(&token, &format!("/sandbox/v1/tickets/{}", ticket["id"].as_str().unwrap())).await;
+    let channel = channel.expect(200)["chat_id"].clone();
+    rig.transition(&ticket, "complete").await;
+    let path = format!("/v1/channel-attachments?channel_id={}", channel.as_str().unwrap());
+    rig.post(&token, &path, json!({"file_name": "a.txt"})).await.problem(400, "channel-closed");
+}
+
+#[tokio::test]
+async fn the_descriptions_name_the_documented_statuses_security_and_options() {
+    let rig = Rig::start().await;
+    for (api, security) in [
+        ("customer", json!([{"OAuth2": []}])),
+        ("partner", json!([{"OAuth2": [], "ApiKey": []}, {"OAuth2": []}])),
+    ] {
+        let description = rig.get("", &format!("/sandbox/openapi/{api}.json")).await.expect(200);
+        assert_eq!(description["components"]["securitySchemes"]["ApiKey"]["type"], "apiKey");
+        for (path, item) in description["paths"].as_object().unwrap() {
+            let options = &item["options"];
+            assert_eq!((&options["security"], options["responses"]["200"].is_object()), (&json!([]), true));
+            for (method, operation) in item.as_object().unwrap() {
+                let is_public = operation["security"] == json!([]);
+                assert!(is_public || operation["security"] == security, "{method} {path}");
+                let responses = operation["responses"].as_object().unwrap();
+                if api == "partner" && method != "options" {
+                    assert!(responses.len() == 2 && responses.contains_key("default"), "{method} {path}");
+                    continue;
+                }
+                let documented: BTreeSet<&str> = responses
+                    .iter()
+                    .filter(|(_, response)| response["x-sandbox"] != true)
+                    .map(|(status, _)| status.as_str())
+                    .filter(|status| !status.starts_with('2'))
+                    .collect();
+                if method != "options" {
+                    let mut expected = BTreeSet::from(["400", "401", "403", "500"]);
+                    if path.contains("historical") || path.contains("prepared") || path == "/v1/tickets" {
+                        expected.remove("403");
+                    }
+                    if path == "/v1/channels/{channelId}" {
+                        expected.insert("404");
+                    }
+                    assert_eq!(documented, expected, "{method} {path}");
+                }
+                assert!(responses.contains_key("405") && !responses.contains_key("409"), "{method} {path}");
+            }
+        }
+        let channel_id = &description["paths"]["/v1/channel-attachments"]["options"]["parameters"];
+        assert!(api == "partner" || channel_id[0]["name"] == "channel_id");
+    }
+}
+
+#[tokio::test]
 async fn the_same_client_gets_the_same_token_again_and_a_plain_oauth_error() {
     let rig = Rig::start().await;
     let first = rig.operator_token().await;
