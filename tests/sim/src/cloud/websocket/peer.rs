@@ -134,14 +134,7 @@ pub(super) async fn drive(app: App, subject: Subject, token: Arc<str>, socket: W
             // last, so that a flood of messages cannot starve the others
             received = stream.next() => {
                 last_received = Instant::now();
-                let message = match received {
-                    Some(Ok(message)) => message,
-                    Some(Err(error)) => {
-                        outbox.close(closing_after(&error));
-                        break;
-                    }
-                    None => break,
-                };
+                let Some(message) = peer.read(received) else { break };
                 gateway.note(&message);
                 tokio::select! {
                     biased;
@@ -179,6 +172,19 @@ impl Peer {
         // a connection may be opened in the meantime
         let look_again = (last_received + allowed).min(Instant::now() + CONNECTOR_SILENCE);
         (last_received.elapsed() < allowed).then_some(look_again)
+    }
+
+    /// The message that was received. After a failure to read, closes the socket. The library has no error of its own for
+    /// a message that is too long.
+    fn read(&self, received: Option<Result<Message, axum::Error>>) -> Option<Message> {
+        match received? {
+            Ok(message) => Some(message),
+            Err(error) => {
+                let is_too_long = error.to_string().contains("too long");
+                self.outbox.close(if is_too_long { Closing::TooLong } else { Closing::Dead });
+                None
+            }
+        }
     }
 
     async fn handle_message(&mut self, message: Message) {
@@ -282,11 +288,6 @@ impl Peer {
         }
         self.app.hub.operator_gone(self.outbox.id());
     }
-}
-
-/// How to close a socket after a failure to read. The library has no error of its own for a message that is too long.
-fn closing_after(error: &axum::Error) -> Closing {
-    if error.to_string().contains("too long") { Closing::TooLong } else { Closing::Dead }
 }
 
 /// The next event; none comes without a subscription.
