@@ -71,7 +71,7 @@ impl ActiveConnection {
         let Some(own) = &self.ticket_id else { return };
         let why = match ticket {
             None => "the ticket is no longer active",
-            Some(ticket) if self.is_of_other(ticket, own) => "another ticket is active",
+            Some(ticket) if ticket.is_other_than(own) => "another ticket is active",
             Some(ticket)
                 if ticket.state.as_deref().is_some_and(|state| ended.contains(&TicketState::new(state))) =>
             {
@@ -81,14 +81,6 @@ impl ActiveConnection {
         };
         tracing::info!("{why}; closing the connection");
         self.relay.close(CloseReason::Policy);
-    }
-
-    /// Whether the ticket belongs to another connection.
-    fn is_of_other(&self, ticket: &ActiveTicket, own: &Value) -> bool {
-        match ticket.connection_uuid {
-            Some(uuid) => uuid != self.relay.connection_uuid(),
-            None => ticket.is_other_than(own),
-        }
     }
 
     /// Logs the end of the connection, and returns the message that reports it.

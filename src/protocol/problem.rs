@@ -4,20 +4,21 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A problem object, as the REST API and the websocket report errors (RFC 9457).
+/// A problem object, as the REST API and the websocket report errors (RFC 9457), or an error of a token endpoint
+/// (RFC 6749, 5.2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Kind of the problem: a path such as `/problems/unknown-bus`.
     #[serde(rename = "type", default = "about_blank")]
     pub kind: String,
     /// Short text for the kind.
-    #[serde(default)]
+    #[serde(default, alias = "error")]
     pub title: String,
     /// HTTP status code that matches the kind.
     #[serde(default)]
     pub status: u16,
     /// Text for this occurrence, which names the cause and its place.
-    #[serde(default)]
+    #[serde(default, alias = "error_description")]
     pub detail: String,
     /// The action that this problem answers, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,3 +56,15 @@ impl fmt::Display for Problem {
 }
 
 impl std::error::Error for Problem {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_token_endpoint_is_read_as_a_problem() {
+        let text = r#"{"error": "invalid_grant", "error_description": "log in again"}"#;
+        let problem: Problem = serde_json::from_str(text).unwrap();
+        assert_eq!(problem.to_string(), "invalid_grant: log in again");
+    }
+}

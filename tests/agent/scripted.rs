@@ -313,14 +313,19 @@ async fn a_connection_without_a_ticket_outlives_a_reconnect_and_one_with_a_ticke
 async fn a_documented_ticket_keeps_its_connection_until_it_is_gone_or_another_one() {
     let ticket = Arc::new(Mutex::new(TICKET.to_owned()));
     let active = Arc::clone(&ticket);
-    let answer = move || Reply::new(200, active.lock().unwrap().clone());
+    let answer = move || match active.lock().unwrap().as_str() {
+        "" => Reply::new(404, r#"{"type": "/problems/no-active-ticket", "status": 404}"#),
+        body => Reply::new(200, body),
+    };
     let rig = Rig::start_with_ticket(&bus(), AgentSettings::default(), |_| {}, answer).await;
     let (mut websocket, _) = rig.online().await;
     websocket.open("1", json!({"connection_uuid": ONE, "ticket_id": 3})).await;
-    // neither a state without a known meaning nor an answer of another form ends the connection
+    // a state without a known meaning, an answer of another form and a field that tickets do not have end nothing
     let states = ["1", "\"pending\"", "7", "\"new\"", "null"]
         .map(|state| TICKET.replace("\"state\": 1", &format!("\"state\": {state}")));
-    let others = [r#"{"result": []}"#.to_owned(), "5".to_owned(), r#"{"uuid": "x"}"#.to_owned()];
+    let same = TICKET.replace("\"state\": 1", &format!("\"connection_uuid\": \"{OTHER}\""));
+    let others = ["{}", "[]", "null", r#"{"result": []}"#, "5", r#"{"uuid": "x"}"#, r#"{"state": 7}"#, &same];
+    let others = others.map(str::to_owned);
     for (reconnects, body) in states.into_iter().chain(others).enumerate() {
         ticket.lock().unwrap().clone_from(&body);
         drop(websocket);
@@ -335,8 +340,9 @@ async fn a_documented_ticket_keeps_its_connection_until_it_is_gone_or_another_on
 
     let ended = [
         TICKET.replace("\"id\": \"3\"", "\"id\": \"4\""),
+        TICKET.replace("\"id\": \"3\"", &format!("\"id\": \"4\", \"connection_uuid\": \"{OTHER}\"")),
         TICKET.replace("\"state\": 1", "\"state\": \"CLOSED\""),
-        "{}".to_owned(),
+        String::new(),
     ];
     for (index, body) in ended.into_iter().enumerate() {
         websocket.open(&format!("{}", 3 + index), json!({"connection_uuid": OTHER, "ticket_id": 3})).await;

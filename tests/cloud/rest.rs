@@ -23,7 +23,7 @@ async fn uuid_and_pincode_give_a_token_that_every_request_bears() {
     let server = Server::start(|request, _| match request.line.as_str() {
         LOGIN => Reply::tokens(1),
         RECORD => Reply::new(200, format!(r#"{{"id":4711,"uuid":"{UUID}","hardware_version":2}}"#)),
-        TICKET => Reply::new(200, format!(r#"{{"ticket_id":9,"connection_uuid":"{UUID}"}}"#)),
+        TICKET => Reply::new(200, format!(r#"{{"id":"9","uuid":"{UUID}"}}"#)),
         DISMISS => Reply::new(204, ""),
         _ => Reply::new(500, ""),
     })
@@ -31,7 +31,7 @@ async fn uuid_and_pincode_give_a_token_that_every_request_bears() {
     let cloud = cloud(&server.config());
     assert_eq!(soon(cloud.connector()).await.unwrap().id, Some(4711));
     let ticket = soon(cloud.active_ticket()).await.unwrap().unwrap();
-    assert_eq!(ticket.connection_uuid, Some(UUID.parse().unwrap()));
+    assert_eq!(ticket.uuid, Some(UUID.parse().unwrap()));
     soon(cloud.dismiss_call_for_attention()).await.unwrap();
     let requests = server.requests();
     assert_eq!(
@@ -45,21 +45,36 @@ async fn uuid_and_pincode_give_a_token_that_every_request_bears() {
 }
 
 #[tokio::test]
-async fn every_form_of_answer_without_an_active_ticket_is_understood() {
+async fn only_a_404_of_its_type_and_a_204_mean_that_no_ticket_is_active() {
     let server = Server::start(|request, before| match (request.line.as_str(), before) {
         (LOGIN, _) => Reply::tokens(1),
         (RECORD, _) => Reply::new(200, r#"{"id":4711}"#),
         (_, 0) => Reply::new(404, r#"{"type":"/problems/no-active-ticket","status":404}"#),
-        (_, 1) => Reply::new(204, ""),
-        (_, 2) => Reply::new(200, "null"),
-        _ => Reply::new(200, "{}"),
+        _ => Reply::new(204, ""),
     })
     .await;
     let cloud = cloud(&server.config());
-    for _ in 0..4 {
+    for _ in 0..2 {
         assert_eq!(soon(cloud.active_ticket()).await.unwrap(), None);
     }
-    assert_eq!((server.count(TICKET), server.count(RECORD)), (4, 1));
+    assert_eq!((server.count(TICKET), server.count(RECORD)), (2, 1));
+}
+
+#[tokio::test]
+async fn an_answer_without_a_ticket_in_it_is_an_error_and_no_absence() {
+    const BODIES: [&str; 7] =
+        ["{}", "[]", "null", r#"{"result":[]}"#, r#"{"state":7}"#, r#"{"id":null}"#, "5"];
+    let server = Server::start(|request, before| match request.line.as_str() {
+        LOGIN => Reply::tokens(1),
+        RECORD => Reply::new(200, r#"{"id":4711}"#),
+        _ => Reply::new(200, BODIES[before]),
+    })
+    .await;
+    let cloud = cloud(&server.config());
+    for body in BODIES {
+        let answer = soon(cloud.active_ticket()).await;
+        assert!(matches!(answer, Err(RestError::NotATicket(_))), "{body}: {answer:?}");
+    }
 }
 
 #[tokio::test]
@@ -98,7 +113,9 @@ async fn without_the_ticket_resource_the_request_is_an_error() {
 async fn a_token_refused_to_many_requests_causes_one_login() {
     let server = Server::start(|request, before| match request.line.as_str() {
         LOGIN => Reply::tokens(before + 1),
-        _ if request.authorization.as_deref() == Some("Bearer access-2") => Reply::new(200, "{}"),
+        _ if request.authorization.as_deref() == Some("Bearer access-2") => {
+            Reply::new(200, r#"{"uuid":"5f3d760d-ade2-4a19-aea4-36e097678ae3"}"#)
+        }
         _ => Reply::new(401, "{}"),
     })
     .await;

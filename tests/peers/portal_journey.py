@@ -83,7 +83,7 @@ class Socket:
         deadline = time.monotonic() + PATIENCE
         while True:
             message = json.loads(self.socket.recv(timeout=max(0, deadline - time.monotonic())))
-            if message["action"] == "error":
+            if message["action"] == "sandbox-error":
                 sys.exit(f"the websocket reports {message}")
             if message["action"] == action and wanted(message["message"]):
                 return message

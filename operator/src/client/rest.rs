@@ -114,7 +114,8 @@ impl Operator {
     /// Cancels a ticket in progress, which closes its connection.
     pub async fn cancel(&self, ticket_id: &str, reason: &str) -> Result<(), OperatorError> {
         let path = format!("{IN_PROGRESS_PATH}/{ticket_id}");
-        let transition = json!({"type": "cancel", "cancel_reason_id": OTHER_REASON, "reason": reason});
+        let transition =
+            json!({"type": "cancel", "cancel_reason_id": OTHER_REASON, "sandbox_reason": reason});
         self.transition("cancelling the ticket", &path, transition).await.map(drop)
     }
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
@@ -14,7 +14,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::error::{ErrorChain, RestError};
-use super::http_client::HttpClient;
+use super::http_client::{HttpAnswer, HttpClient};
 use super::resources::{ActiveTicket, ConnectorRecord};
 use super::tokens::{AccessToken, Tokens};
 use crate::cloud::dial::Dialer;
@@ -93,7 +93,7 @@ impl Rest {
 
     /// Fetches the cloud's record of this connector.
     pub async fn connector(&self, token: &AccessToken) -> Result<ConnectorRecord, RestError> {
-        let answer = self.authorized(Method::GET, &self.connector, token).await?;
+        let answer = self.authorized(Method::GET, &self.connector, token).await?.body?;
         let record: ConnectorRecord =
             serde_json::from_slice(&answer).map_err(|error| RestError::malformed(&error))?;
         if let Some(id) = record.id {
@@ -104,8 +104,8 @@ impl Rest {
     }
 
     /// Fetches the active ticket of this connector, if there is one. The first time, fetches the connector's record too,
-    /// for the number by which the ticket is asked for; while that is not known, the UUID names the connector. A 404
-    /// without the problem type for "no active ticket" is an error.
+    /// for the number by which the ticket is asked for; while that is not known, the UUID names the connector. Only a 404
+    /// with the problem type for "no active ticket", and a 204, mean that there is none.
     pub async fn active_ticket(&self, token: &AccessToken) -> Result<Option<ActiveTicket>, RestError> {
         if self.active_ticket.needs_id()
             && self.id.get().is_none()
@@ -126,16 +126,17 @@ impl Rest {
             }
             other => other?,
         };
-        if answer.is_empty() {
+        if answer.status == StatusCode::NO_CONTENT {
             return Ok(None);
         }
-        let value: Value = serde_json::from_slice(&answer).map_err(|error| RestError::malformed(&error))?;
-        Ok(ActiveTicket::from_json(&value)?)
+        let value: Value =
+            serde_json::from_slice(&answer.body?).map_err(|error| RestError::malformed(&error))?;
+        Ok(Some(ActiveTicket::from_json(&value)?))
     }
 
     /// Dismisses the call for attention in the cloud.
     pub async fn dismiss_call_for_attention(&self, token: &AccessToken) -> Result<(), RestError> {
-        self.authorized(Method::POST, &self.dismiss, token).await.map(drop)
+        self.authorized(Method::POST, &self.dismiss, token).await?.body.map(drop)
     }
 
     async fn tokens(
@@ -149,7 +150,7 @@ impl Rest {
         // `Zeroizing` overwrites the body when the HTTP client drops it
         let body = Bytes::from_owner(body);
         let answer = self.send(Method::POST, url, content_type, body).await;
-        Tokens::from_json(&answer.map_err(|error| redacted(error, secret))?)
+        Tokens::from_json(&answer.map_err(|error| redacted(error, secret))?.body?)
     }
 
     async fn authorized(
@@ -157,13 +158,13 @@ impl Rest {
         method: Method,
         url: &Url,
         token: &AccessToken,
-    ) -> Result<Zeroizing<Vec<u8>>, RestError> {
+    ) -> Result<HttpAnswer, RestError> {
         let authorization = (AUTHORIZATION, token.header().ok_or(RestError::Token)?);
         let answer = self.send(method, url, authorization, Bytes::new()).await;
         answer.map_err(|error| redacted(error, token.secret.expose_secret()))
     }
 
-    /// Sends the request. Returns the answer's body, or an error that contains the cloud's problem. Redirections
+    /// Sends the request. Returns the answer, or an error that contains the cloud's problem. Redirections
     /// are not followed: credentials go only where the configuration says.
     async fn send(
         &self,
@@ -171,7 +172,7 @@ impl Rest {
         url: &Url,
         header: (HeaderName, HeaderValue),
         body: Bytes,
-    ) -> Result<Zeroizing<Vec<u8>>, RestError> {
+    ) -> Result<HttpAnswer, RestError> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         let headers = request.headers_mut();
@@ -180,7 +181,7 @@ impl Rest {
         headers.insert(header.0, header.1);
         let answer = self.http.send(url, request).await?;
         if answer.status.is_success() {
-            return answer.body;
+            return Ok(answer);
         }
         // the status counts even if the problem in the body cannot be read
         let problem =

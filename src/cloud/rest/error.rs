@@ -15,7 +15,7 @@ pub enum RestError {
     /// The configured address of the resource is invalid.
     #[error("the address of the resource: {0}")]
     Address(#[from] AddressError),
-    /// The answer for the active ticket is neither a ticket nor empty.
+    /// The answer for the active ticket names no ticket.
     #[error(transparent)]
     NotATicket(#[from] NotATicket),
     /// There was no complete answer: no connection, an untrusted certificate, a timeout, or a broken

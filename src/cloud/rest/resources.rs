@@ -45,7 +45,7 @@ fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>,
     })
 }
 
-/// The active ticket of this connector.
+/// The active ticket of this connector. Has a number, a UUID, or both.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ActiveTicket {
     /// The ticket's number, as text.
@@ -54,46 +54,31 @@ pub struct ActiveTicket {
     pub uuid: Option<Uuid>,
     /// The ticket's state, as the cloud spells it.
     pub state: Option<String>,
-    /// The operator's connection; `None` if no operator has joined, or if the cloud does not name it.
-    pub connection_uuid: Option<Uuid>,
 }
 
 impl ActiveTicket {
-    /// The ticket in an answer; `None` for `null`, an empty object or an empty list.
+    /// The ticket in an answer.
     ///
     /// Understands the documented form (`id` is text, `state` a number), the names of the websocket's ticket
     /// updates, and those of the partner's tickets, where `id` is a UUID.
     ///
     /// # Errors
     ///
-    /// Returns an error for an answer that is neither empty nor a ticket: it does not mean that there is no ticket.
-    pub(crate) fn from_json(value: &Value) -> Result<Option<Self>, NotATicket> {
-        let object = match value {
-            Value::Null => return Ok(None),
-            Value::Array(tickets) => match tickets.first() {
-                None => return Ok(None),
-                Some(first) => first.as_object(),
-            },
-            other => other.as_object(),
-        };
-        let object = object.ok_or(NotATicket)?;
-        if object.is_empty() {
-            return Ok(None);
-        }
-        let text = |key: &str| match object.get(key)? {
+    /// Returns an error for an answer that names no ticket. Such an answer does not mean that there is no ticket.
+    pub(crate) fn from_json(value: &Value) -> Result<Self, NotATicket> {
+        let text = |key: &str| match value.get(key)? {
             Value::String(text) => Some(text.clone()),
             Value::Number(number) => Some(number.to_string()),
             _ => None,
         };
         let uuid = |key| text(key).and_then(|text| Uuid::try_parse(&text).ok());
         let number = |key| text(key).filter(|text| text.parse::<u64>().is_ok());
-        let ticket = Self {
-            number: ["ticket_id", "id", "ticket_number"].into_iter().find_map(number),
-            uuid: ["ticket_uuid", "uuid", "ticket_id", "id"].into_iter().find_map(uuid),
-            state: text("state"),
-            connection_uuid: uuid("connection_uuid").or_else(|| uuid("connection_id")),
-        };
-        if ticket == Self::default() { Err(NotATicket) } else { Ok(Some(ticket)) }
+        let number = ["id", "ticket_id", "ticket_number"].into_iter().find_map(number);
+        let uuid = ["uuid", "ticket_uuid", "id"].into_iter().find_map(uuid);
+        if number.is_none() && uuid.is_none() {
+            return Err(NotATicket);
+        }
+        Ok(Self { number, uuid, state: text("state") })
     }
 
     /// Whether this is another ticket than `ticket_id`, a number or a UUID. Without a name of the same kind, it counts
@@ -162,7 +147,7 @@ mod tests {
     }
 
     fn ticket(json: Value) -> ActiveTicket {
-        ActiveTicket::from_json(&json).unwrap().unwrap()
+        ActiveTicket::from_json(&json).unwrap()
     }
 
     #[test]
@@ -177,7 +162,6 @@ mod tests {
             number: Some("3".to_owned()),
             uuid: Some("abcb2f39-7620-401a-8dab-ec2f6075ed8a".parse().unwrap()),
             state: Some("1".to_owned()),
-            connection_uuid: None,
         };
         assert_eq!(ticket, expected);
     }
@@ -186,22 +170,25 @@ mod tests {
     fn a_ticket_is_understood_in_either_spelling() {
         let uuid = "97a0760d-ade2-4a19-aea4-36e097678ae3";
         let update = ticket(json!({
-            "id": 3, "ticket_id": 12, "state": "in_progress", "connection_id": 5, "connection_uuid": uuid
+            "id": 12, "ticket_id": 12, "ticket_uuid": uuid, "state": "in_progress", "connection_id": 5
         }));
         let expected = ActiveTicket {
             number: Some("12".to_owned()),
-            uuid: None,
+            uuid: Some(uuid.parse().unwrap()),
             state: Some("in_progress".to_owned()),
-            connection_uuid: Some(uuid.parse().unwrap()),
         };
         assert_eq!(update, expected);
         let partner = ticket(json!({"id": uuid, "ticket_number": 7440303, "connection_id": uuid}));
-        assert_eq!(partner.connection_uuid, Some(uuid.parse().unwrap()));
-        assert_eq!((partner.uuid, partner.number.as_deref()), (partner.connection_uuid, Some("7440303")));
-        for nothing in [json!(null), json!({}), json!([])] {
-            assert_eq!(ActiveTicket::from_json(&nothing), Ok(None), "{nothing}");
-        }
-        for other in [json!(5), json!([1]), json!({"x": 1}), json!({"result": []}), json!("3")] {
+        assert_eq!((partner.uuid, partner.number.as_deref()), (expected.uuid, Some("7440303")));
+    }
+
+    #[test]
+    fn an_answer_that_names_no_ticket_is_neither_a_ticket_nor_its_absence() {
+        let nothing = [json!(null), json!({}), json!([])];
+        let others = [json!(5), json!([{"id": "3"}]), json!({"x": 1}), json!({"result": []}), json!("3")];
+        let nameless =
+            [json!({"state": 7}), json!({"id": {}, "uuid": null}), json!({"uuid": "x", "state": 1})];
+        for other in nothing.into_iter().chain(others).chain(nameless) {
             assert_eq!(ActiveTicket::from_json(&other), Err(NotATicket), "{other}");
         }
     }
@@ -217,6 +204,6 @@ mod tests {
             assert!(both.is_other_than(&other), "{other}");
         }
         assert!(!ticket(json!({"uuid": uuid})).is_other_than(&json!(4)));
-        assert!(!ticket(json!({"state": 1})).is_other_than(&json!(4)));
+        assert!(!ticket(json!({"id": 4})).is_other_than(&json!(uuid)));
     }
 }

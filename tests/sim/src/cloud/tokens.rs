@@ -1,7 +1,8 @@
 //! Access and id tokens: JWTs signed with HS256 (RFC 7519), and their claims.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -19,6 +20,19 @@ const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 /// Limit of a token's length, in bytes; issued tokens are shorter.
 const MAX_LENGTH: usize = 4096;
 
+/// How long the same token answers the client credentials, in seconds, as the documents say.
+const REPEATED: i64 = 300;
+/// A token of a shorter life than the documented hour is repeated for a shorter time: for this part of its life.
+const REPEATED_PART: i64 = 12;
+
+/// A token that client credentials got, and its second and era.
+#[derive(Debug, Clone)]
+struct Repeated {
+    token: String,
+    issued_at: i64,
+    era: u64,
+}
+
 /// The key that signs tokens and upload addresses.
 #[derive(Debug, Clone)]
 pub(crate) struct Signer {
@@ -26,6 +40,8 @@ pub(crate) struct Signer {
     lifetime: Duration,
     /// Tokens of an earlier era have expired.
     era: Arc<AtomicU64>,
+    /// The last token of each client and scope. Both are known names, so that there are few.
+    repeated: Arc<Mutex<HashMap<(String, String), Repeated>>>,
 }
 
 /// The claims of a token (RFC 7519 section 4.1, and the sandbox's own).
@@ -69,7 +85,8 @@ pub(crate) fn scope(role: Role) -> &'static str {
 impl Signer {
     /// Creates a signer whose access tokens live for `lifetime`.
     pub(crate) fn new(key: &[u8], lifetime: Duration) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), lifetime, era: Arc::default() }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        Self { key, lifetime, era: Arc::default(), repeated: Arc::default() }
     }
 
     /// Makes every token issued so far expire.
@@ -85,6 +102,22 @@ impl Signer {
     /// Issues an access token at `now` (Unix seconds).
     pub(crate) fn access_token(&self, subject: &Subject, now: i64) -> String {
         self.token(subject, "access", now)
+    }
+
+    /// The access token for client credentials at `now` (Unix seconds), with the seconds that it is still valid. For
+    /// five minutes, the same credentials get the same token for the same scope.
+    pub(crate) fn client_token(&self, subject: &Subject, asked: &str, now: i64) -> (String, i64) {
+        let era = self.era.load(Ordering::Acquire);
+        let repeated_for = REPEATED.min(self.lifetime_seconds() / REPEATED_PART);
+        let mut known = self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = known.entry((subject.id.clone(), asked.to_owned()));
+        let is_fresh = |known: &Repeated| {
+            known.era == era && (known.issued_at..known.issued_at.saturating_add(repeated_for)).contains(&now)
+        };
+        let new = || Repeated { token: self.access_token(subject, now), issued_at: now, era };
+        let repeated = place.and_modify(|known| *known = if is_fresh(known) { known.clone() } else { new() });
+        let repeated = repeated.or_insert_with(new);
+        (repeated.token.clone(), repeated.issued_at + self.lifetime_seconds() - now)
     }
 
     /// Issues an id token at `now` (Unix seconds).
@@ -176,6 +209,22 @@ mod tests {
         assert_eq!(signer.verify(&token, 1_000), Err(TokenError::Expired));
         let next = signer.access_token(&subject(), 1_000);
         assert_eq!(signer.verify(&next, 1_000), Ok(subject()));
+    }
+
+    #[test]
+    fn client_credentials_get_the_same_token_for_five_minutes() {
+        let (signer, other) = (signer(), Subject { id: "other".to_owned(), ..subject() });
+        let (first, valid) = signer.client_token(&subject(), "", 1_000);
+        assert_eq!(valid, 3_600);
+        assert_eq!(signer.client_token(&subject(), "", 1_299), (first.clone(), 3_301));
+        assert_ne!(signer.client_token(&subject(), "partner", 1_000).0, first);
+        assert_ne!(signer.client_token(&other, "", 1_000).0, first);
+        let (second, valid) = signer.client_token(&subject(), "", 1_300);
+        assert!(second != first && valid == 3_600);
+        signer.expire_all();
+        assert_ne!(signer.client_token(&subject(), "", 1_300).0, second);
+        let short = Signer::new(b"key", Duration::from_secs(3));
+        assert_ne!(short.client_token(&subject(), "", 5), short.client_token(&subject(), "", 5));
     }
 
     #[test]

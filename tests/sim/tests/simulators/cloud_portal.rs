@@ -160,7 +160,7 @@ async fn a_missing_or_foreign_resource_cannot_be_subscribed_to() {
     portal.say("subscribe-to-connector", json!({"connector_id": other})).await;
     portal.refused(403, "forbidden", "subscribe-to-connector").await;
     portal.say("subscribeToTicket", json!({})).await;
-    portal.refused(404, "not-found", "subscribeToTicket").await;
+    portal.refused(400, "violations", "subscribeToTicket").await;
     portal.say("subscribeToConnection", json!({"connection_uuid": other})).await;
     portal.refused(404, "not-found", "subscribeToConnection").await;
 }

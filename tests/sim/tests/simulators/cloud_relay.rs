@@ -362,7 +362,7 @@ async fn taken_over_while_away() -> (Rig, Socket, Socket, String, Value, [Value;
     first.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
     let first_opening = first.hear("connectionJoined").await["message"]["opening"].clone();
     first.close().await;
-    let token = rig.operator_token().await;
+    let token = rig.other_operator_token().await;
     let mut second = rig.socket(&token).await;
     second.ask("joinConnection", "2", json!({"connection_uuid": uuid, "take_over": true})).await;
     let request = connector.hear("closeConnection").await;

@@ -146,9 +146,10 @@ impl Rig {
         body["access_token"].as_str().unwrap().to_owned()
     }
 
-    async fn account_token(&self, account: &Credentials) -> String {
+    async fn account_token(&self, account: &Credentials, scope: &str) -> String {
         let fields = [
             ("grant_type", "client_credentials"),
+            ("scope", scope),
             ("client_id", account.client_id.as_str()),
             ("client_secret", account.client_secret.as_str()),
         ];
@@ -156,11 +157,16 @@ impl Rig {
     }
 
     pub(crate) async fn operator_token(&self) -> String {
-        self.account_token(&self.cloud.operator).await
+        self.account_token(&self.cloud.operator, "").await
+    }
+
+    /// A token of the operator that is another one than [`Rig::operator_token`] returns.
+    pub(crate) async fn other_operator_token(&self) -> String {
+        self.account_token(&self.cloud.operator, "operator").await
     }
 
     pub(crate) async fn customer_token(&self) -> String {
-        self.account_token(&self.cloud.customer).await
+        self.account_token(&self.cloud.customer, "").await
     }
 
     pub(crate) fn ticket_body(&self, vin: Option<&str>) -> Value {
@@ -290,6 +296,10 @@ impl Socket {
         self.stream.send(Message::text(text)).await.unwrap();
     }
 
+    pub(crate) async fn try_text(&mut self, text: &str) -> Result<(), tungstenite::Error> {
+        self.stream.send(Message::text(text)).await
+    }
+
     pub(crate) async fn binary(&mut self, bytes: impl Into<Vec<u8>>) {
         self.stream.send(Message::binary(bytes.into())).await.unwrap();
     }
@@ -358,7 +368,8 @@ impl Socket {
 
     /// Checks that the next message is an error of this kind.
     pub(crate) async fn refused(&mut self, status: u16, slug: &str, in_reply_to: &str) -> Value {
-        let envelope = self.hear("error").await;
+        let envelope = self.next().await;
+        assert!(envelope["action"] == "error" || envelope["action"] == "sandbox-error", "{envelope}");
         assert_eq!(envelope["message"]["status"], status, "{envelope}");
         assert_eq!(envelope["message"]["type"], format!("/problems/{slug}"), "{envelope}");
         assert_eq!(envelope["message"]["in_reply_to"], in_reply_to, "{envelope}");

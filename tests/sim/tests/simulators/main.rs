@@ -5,6 +5,7 @@
 mod cloud_support;
 
 mod cloud_bounds;
+mod cloud_conformance;
 mod cloud_details;
 mod cloud_documented;
 mod cloud_login;

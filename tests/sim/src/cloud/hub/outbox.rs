@@ -38,6 +38,10 @@ pub(crate) enum Closing {
     Policy,
     /// The peer accepted nothing, or sent nothing, for too long.
     Dead,
+    /// The peer sent a message that is too long.
+    TooLong,
+    /// The peer reads too slowly, so that it has lost an event.
+    EventLost,
 }
 
 impl Closing {
@@ -47,6 +51,9 @@ impl Closing {
             Self::Replaced => (4001, "replaced by a newer link"),
             Self::Policy => (1008, "policy"),
             Self::Dead => (1011, "dead link"),
+            Self::TooLong => (1009, "message too long"),
+            // RFC 6455 has no code for this; the client may come back
+            Self::EventLost => (4002, "an event was lost"),
         };
         CloseFrame { code, reason: reason.into() }
     }
@@ -120,8 +127,17 @@ impl Outbox {
 
     /// Sends a message of the cloud itself, which cannot wait. A link without room for it is closed.
     pub(crate) fn push(&self, envelope: &Envelope) {
-        if !self.offer(Message::text(envelope.to_text())) {
-            self.close(Closing::Dead);
+        self.require(Message::text(envelope.to_text()), Closing::Dead);
+    }
+
+    /// Sends an event, which happens once. A link without room for it is closed, so that the loss is seen.
+    pub(crate) fn push_event(&self, event: Message) {
+        self.require(event, Closing::EventLost);
+    }
+
+    fn require(&self, message: Message, otherwise: Closing) {
+        if !self.offer(message) {
+            self.close(otherwise);
         }
     }
 
@@ -169,15 +185,25 @@ impl Writer {
                 first = self.receiver.recv() => first,
             };
             let Some(first) = first else { return Ok(()) };
-            let written = tokio::time::timeout(STALL, async {
+            let (receiver, closed) = (&mut self.receiver, &self.closed);
+            let writing = tokio::time::timeout(STALL, async {
                 sink.feed(first.message).await.map_err(|_| ())?;
                 for _ in 1..BATCH {
-                    let Ok(next) = self.receiver.try_recv() else { break };
+                    let Ok(next) = receiver.try_recv() else { break };
                     sink.feed(next.message).await.map_err(|_| ())?;
                 }
                 sink.flush().await.map_err(|_| ())
             });
-            written.await.map_err(|_| ())??;
+            tokio::pin!(writing);
+            let written = tokio::select! {
+                biased;
+                written = &mut writing => written,
+                // a closed link need not wait for a socket that accepts nothing
+                () = closed.cancelled() => {
+                    tokio::time::timeout(CLOSING, &mut writing).await.map_err(|_| ())?
+                }
+            };
+            written.map_err(|_| ())??;
         }
     }
 
@@ -270,6 +296,30 @@ mod tests {
         assert!(futures_util::poll!(&mut waiting).is_pending());
         outbox.close(Closing::Replaced);
         waiting.await;
+    }
+
+    #[tokio::test]
+    async fn an_event_without_room_closes_the_link_and_names_the_loss() {
+        let (outbox, writer) = Outbox::new();
+        fill(&outbox);
+        outbox.push_event(Message::text("x".repeat(64 * 1024)));
+        outbox.closed().await;
+        let mut taken = Vec::new();
+        writer.drive_write(collecting(&mut taken)).await;
+        let Some(Message::Close(Some(frame))) = taken.pop() else { panic!("no close frame") };
+        assert_eq!((frame.code, frame.reason.as_str()), (4002, "an event was lost"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_link_does_not_wait_for_a_socket_that_accepts_nothing() {
+        let (outbox, writer) = Outbox::new();
+        outbox.push(&Envelope::new("x", &()));
+        let begin = tokio::time::Instant::now();
+        tokio::join!(writer.drive_write(Stuck), async {
+            tokio::time::sleep(CLOSING).await;
+            outbox.close(Closing::EventLost);
+        });
+        assert_eq!(begin.elapsed(), 2 * CLOSING);
     }
 
     #[tokio::test(start_paused = true)]

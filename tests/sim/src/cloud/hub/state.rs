@@ -45,6 +45,8 @@ pub(crate) enum EventKind {
 
 /// The number of changes that a slow subscriber may lag behind before it receives all updates again.
 const CHANGES: usize = 256;
+/// The number of events that a subscriber may lag behind before it has lost one: some seconds of a busy cloud.
+const EVENTS: usize = 1024;
 /// Limit for the connector's answer to a request of the REST API.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -67,6 +69,8 @@ pub(super) struct HubState {
 pub(crate) struct Hub {
     state: Mutex<HubState>,
     changes: broadcast::Sender<Changed>,
+    /// Apart from the changes, because a lost change comes again, and an event does not.
+    events: broadcast::Sender<(EventKind, i64)>,
 }
 
 impl Hub {
@@ -86,6 +90,7 @@ impl Hub {
                 hub: hub.clone(),
             }),
             changes,
+            events: broadcast::Sender::new(EVENTS),
         })
     }
 
@@ -101,7 +106,15 @@ impl Hub {
     /// Notifies subscribers of a change.
     pub(crate) fn changed(&self, what: Changed) {
         // there may be no subscriber
-        let _ = self.changes.send(what);
+        let _ = match what {
+            Changed::Event(kind, ticket) => self.events.send((kind, ticket)).map_err(drop),
+            change => self.changes.send(change).map_err(drop),
+        };
+    }
+
+    /// Receives events from now on.
+    pub(crate) fn events(&self) -> broadcast::Receiver<(EventKind, i64)> {
+        self.events.subscribe()
     }
 
     /// Whether the connector has a link.

@@ -48,12 +48,9 @@ fn login(
     let wrong = || ApiError::unauthorized("The connector or its pincode is wrong.");
     let Some(connector) = connector else { return Ok(Err(wrong())) };
     match guarded(change, connector.id, || Ok(random::same(pincode, &connector.pincode).then_some(())))? {
-        Guarded::Right(()) => Ok(Ok(TokenResponse::issue(
-            change,
-            signer,
-            &Subject::connector(&connector),
-            Some(Uuid::new_v4()),
-        )?)),
+        Guarded::Right(()) => {
+            Ok(Ok(TokenResponse::issue(change, signer, &Subject::connector(&connector), Uuid::new_v4())?))
+        }
         Guarded::Wrong => {
             tracing::warn!(connector_id = connector.id, "wrong pincode");
             Ok(Err(wrong()))
@@ -73,7 +70,7 @@ pub(super) async fn by_otp(app: &App, otp: &str) -> Result<TokenResponse, ApiErr
                 Guarded::Right(mut otp) => {
                     otp.used = true;
                     change.put(&otp)?;
-                    Ok(Ok(TokenResponse::issue(change, &signer, &otp.subject, Some(Uuid::new_v4()))?))
+                    Ok(Ok(TokenResponse::issue(change, &signer, &otp.subject, Uuid::new_v4())?))
                 }
                 Guarded::Wrong => Ok::<_, StoreError>(Err(ApiError::unauthorized(
                     "The one-time password is wrong or used.",

@@ -1,6 +1,7 @@
 //! The REST APIs: the customers', the partners', and the sandbox's own, with errors as problem objects.
 
 mod api;
+mod cors;
 mod customer;
 mod extract;
 mod fields;
@@ -48,7 +49,7 @@ pub(crate) fn router(app: App, relay: MethodRouter<App>, portal: MethodRouter<Ap
     };
     let customer_description = describe(&customer, "Customer API of the sandbox", CUSTOMER_TEXT);
     let partner_description = describe(&partner, "Partner API of the sandbox", PARTNER_TEXT);
-    Router::new()
+    let routes = Router::new()
         .route("/sandbox/ws", relay)
         .route("/wssprd", portal)
         .route("/sandbox/openapi/customer.json", get(async || customer_description))
@@ -68,7 +69,9 @@ pub(crate) fn router(app: App, relay: MethodRouter<App>, portal: MethodRouter<Ap
             )
         })
         .layer(axum::middleware::from_fn(read_body))
-        .with_state(app)
+        .with_state(app);
+    // around the whole router, because it names the methods of a resource after the layers of its routes
+    Router::new().fallback_service(routes).layer(axum::middleware::from_fn(cors::layer))
 }
 
 /// Reads the body before anything answers. Hyper closes a connection whose body was not read, and a client that is still
@@ -107,5 +110,5 @@ async fn read_body(request: Request, next: Next) -> Response {
 /// 408: the request, or its body, took too long.
 pub(crate) fn timed_out() -> Response {
     let detail = "The request was not complete in time.";
-    ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Timeout", detail).into_response()
+    cors::allow(ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Timeout", detail).into_response())
 }

@@ -25,7 +25,7 @@ pub(super) fn routes() -> Router<App> {
     Router::new().route("/oauth2/token", post(token))
 }
 
-/// An error of section 5.2, which is also a problem object.
+/// An error of section 5.2.
 #[derive(Debug)]
 struct OauthError {
     error: &'static str,
@@ -48,14 +48,7 @@ impl IntoResponse for OauthError {
     fn into_response(self) -> Response {
         let status =
             if self.error == "invalid_client" { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
-        let body = json!({
-            "error": self.error,
-            "error_description": self.description,
-            "type": format!("/problems/{}", self.error.replace('_', "-")),
-            "title": self.error,
-            "status": status.as_u16(),
-            "detail": self.description,
-        });
+        let body = json!({"error": self.error, "error_description": self.description});
         let mut response = (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response();
         if self.challenge {
             let challenge = HeaderValue::from_static("Basic realm=\"sandbox\"");
@@ -151,12 +144,12 @@ fn grant(
             };
             let subject = Subject::account(&account);
             let granted = scope(subject.role);
-            let asked = form.get("scope").map_or("", String::as_str);
-            if asked.split(' ').any(|asked| !asked.is_empty() && !granted.split(' ').any(|has| has == asked))
-            {
+            let asked: Vec<&str> = form.get("scope").map_or("", String::as_str).split_whitespace().collect();
+            if asked.iter().any(|asked| !granted.split(' ').any(|has| has == *asked)) {
                 return Ok(Err(OauthError::new("invalid_scope", "The client does not have this scope.")));
             }
-            Ok(Ok(TokenResponse::issue(change, signer, &subject, None)?))
+            let known: Vec<&str> = granted.split(' ').filter(|has| asked.contains(has)).collect();
+            Ok(Ok(TokenResponse::for_client(signer, &subject, &known.join(" "))))
         }
         Some("refresh_token") => match form.get("refresh_token") {
             Some(token) => refresh(change, signer, token),
@@ -193,5 +186,5 @@ fn refresh(change: &Change, signer: &Signer, token: &str) -> Result<OauthResult,
     }
     known.rotated = true;
     change.put(&known)?;
-    Ok(Ok(TokenResponse::issue(change, signer, &known.subject, Some(known.family))?))
+    Ok(Ok(TokenResponse::issue(change, signer, &known.subject, known.family)?))
 }

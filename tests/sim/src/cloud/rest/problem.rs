@@ -54,7 +54,6 @@ impl ApiError {
     }
 
     /// The contents, as the client receives them.
-    #[cfg(test)]
     pub(crate) fn contents(&self) -> impl Serialize {
         &self.0
     }
@@ -96,6 +95,20 @@ impl ApiError {
     /// 409: the current state does not allow this.
     pub(crate) fn conflict(slug: &str, title: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, slug, title, detail)
+    }
+
+    /// The error of an operation whose documents know no 409: a conflict is a bad request.
+    pub(crate) fn without_conflict(mut self) -> Self {
+        if self.0.problem.status == StatusCode::CONFLICT.as_u16() {
+            self.0.problem.status = StatusCode::BAD_REQUEST.as_u16();
+        }
+        self
+    }
+
+    /// Sets the action of a message that this error answers.
+    pub(crate) fn answering(mut self, action: &str) -> Self {
+        self.0.problem = self.0.problem.answering(action);
+        self
     }
 
     /// 429: the request may be repeated after `retry_after_seconds`.

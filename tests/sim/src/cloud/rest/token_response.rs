@@ -26,30 +26,32 @@ pub(super) struct TokenResponse {
 }
 
 impl TokenResponse {
-    /// Issues tokens for `subject`, with a refresh token if there is a family for it.
+    /// The token for client credentials, for the scope that the client asked for.
+    pub(super) fn for_client(signer: &Signer, subject: &Subject, asked: &str) -> Self {
+        let (access_token, expires_in) = signer.client_token(subject, asked, unix_seconds());
+        Self { id_token: None, access_token, refresh_token: None, token_type: "Bearer", expires_in }
+    }
+
+    /// Issues tokens for `subject`, whose refresh token belongs to this family.
     pub(super) fn issue(
         change: &Change,
         signer: &Signer,
         subject: &Subject,
-        family: Option<Uuid>,
+        family: Uuid,
     ) -> Result<Self, StoreError> {
         let now = unix_seconds();
-        let mut refresh_token = None;
-        if let Some(family) = family {
-            let token = random::token(32);
-            change.put(&RefreshToken {
-                hash: random::sha256(token.as_bytes()),
-                subject: subject.clone(),
-                family,
-                rotated: false,
-                expires_at: now.saturating_add(REFRESH_LIFETIME),
-            })?;
-            refresh_token = Some(token);
-        }
+        let refresh_token = random::token(32);
+        change.put(&RefreshToken {
+            hash: random::sha256(refresh_token.as_bytes()),
+            subject: subject.clone(),
+            family,
+            rotated: false,
+            expires_at: now.saturating_add(REFRESH_LIFETIME),
+        })?;
         Ok(Self {
-            id_token: family.map(|_| signer.id_token(subject, now)),
+            id_token: Some(signer.id_token(subject, now)),
             access_token: signer.access_token(subject, now),
-            refresh_token,
+            refresh_token: Some(refresh_token),
             token_type: "Bearer",
             expires_in: signer.lifetime_seconds(),
         })

@@ -5,11 +5,12 @@ use connector_agent::relay::wire::Envelope;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::peer::Peer;
 use super::subscriptions::Topic;
 use crate::cloud::catalogue::Catalogue;
-use crate::cloud::hub::{EventKind, Hub, RelayStage};
+use crate::cloud::hub::{Closing, EventKind, Hub, RelayStage};
 use crate::cloud::random;
 use crate::cloud::rest::state_number;
 use crate::cloud::store::{Connector, Read as _, StoreError, Ticket};
@@ -42,6 +43,24 @@ impl EventKind {
         [Self::Created, Self::Joined, Self::Outsourced, Self::Closed, Self::Cancelled]
             .into_iter()
             .find(|kind| kind.event_type() == event_type)
+    }
+}
+
+impl Dialect {
+    /// The action of errors. The documents have none, so that it is marked as the sandbox's own in their dialect.
+    pub(super) fn error_action(self) -> &'static str {
+        match self {
+            Self::Relay => "error",
+            Self::Documented => "sandbox-error",
+        }
+    }
+
+    /// The form of a request.
+    pub(super) fn form(self) -> &'static str {
+        match self {
+            Self::Relay => r#"{"action": …, "message": …}"#,
+            Self::Documented => r#"{"action": …}"#,
+        }
     }
 }
 
@@ -128,14 +147,18 @@ impl Peer {
     }
 
     /// Reports an event to a partner that has subscribed to its type.
-    pub(super) fn send_event(&self, kind: EventKind, ticket_id: i64) {
-        let is_wanted =
-            self.subscriptions.0.iter().any(|subscription| subscription.topic == Topic::Event(kind));
-        let ticket = self.app.store.view().and_then(|view| view.ticket(ticket_id));
-        let Ok(Some(ticket)) = ticket else { return };
-        if !is_wanted {
+    fn send_event(&self, kind: EventKind, ticket_id: i64) {
+        if !self.subscriptions.0.iter().any(|subscription| subscription.topic == Topic::Event(kind)) {
             return;
         }
+        let ticket = match self.app.store.view().and_then(|view| view.ticket(ticket_id)) {
+            Ok(Some(ticket)) => ticket,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot read an event's ticket");
+                return self.outbox.close(Closing::EventLost);
+            }
+        };
         let now = OffsetDateTime::now_utc();
         let customer = &self.app.catalogue.customer;
         let event = json!({
@@ -149,13 +172,36 @@ impl Peer {
             },
         });
         tracing::debug!(event = kind.event_type(), at = now.format(&Rfc3339).ok(), "event");
-        self.outbox.offer(Message::text(event.to_string()));
+        self.outbox.push_event(Message::text(event.to_string()));
+    }
+
+    /// Handles an event, or the loss of some because this socket lags behind.
+    pub(super) fn handle_event(&self, event: Result<(EventKind, i64), RecvError>) {
+        match event {
+            Ok((kind, ticket)) => self.send_event(kind, ticket),
+            Err(RecvError::Lagged(lost)) => {
+                tracing::warn!(subject = self.subject.id, lost, "a websocket has lost events");
+                self.outbox.close(Closing::EventLost);
+            }
+            Err(RecvError::Closed) => {}
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::sync::{Semaphore, watch};
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
     use super::*;
+    use crate::cloud::app::{AppState, SocketLimits};
+    use crate::cloud::hub::{Changed, Outbox};
+    use crate::cloud::store::{Role, Store, Subject};
+    use crate::cloud::tokens::Signer;
 
     #[test]
     fn an_event_identifier_is_a_ulid_that_sorts_by_time() {
@@ -163,6 +209,40 @@ mod tests {
         let (first, second) = (ulid(at(1_600_000_000)), ulid(at(1_700_000_000)));
         assert!(first < second && first.len() == 26, "{first} {second}");
         assert!(first.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()));
+    }
+
+    #[tokio::test]
+    async fn a_partner_that_lags_behind_events_is_closed_instead_of_missing_some() {
+        let directory = tempfile::tempdir().unwrap();
+        let app = Arc::new(AppState {
+            store: Store::open(&directory.path().join("state.redb")).unwrap(),
+            signer: Signer::new(b"key", Duration::from_secs(60)),
+            hub: Hub::new(Duration::from_secs(30)),
+            catalogue: Arc::new(Catalogue::builtin()),
+            socket_limits: SocketLimits::default(),
+            api_url: String::new(),
+            sockets: Arc::new(Semaphore::new(1)),
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            pincode_logins: Arc::default(),
+            hellos: watch::Sender::new(0),
+        });
+        let subject = Subject { id: "partner".to_owned(), role: Role::Operator, connector_id: None };
+        let (outbox, writer) = Outbox::new();
+        let peer = Peer::new(Arc::clone(&app), (subject, "token".into()), outbox, Dialect::Documented);
+        let mut events = app.hub.events();
+        for ticket in 0..2_000 {
+            app.hub.changed(Changed::Event(EventKind::Created, ticket));
+        }
+        peer.handle_event(events.recv().await);
+        let mut taken = Vec::new();
+        let sink = futures_util::sink::unfold(&mut taken, |taken, message| async move {
+            taken.push(message);
+            Ok::<_, ()>(taken)
+        });
+        writer.drive_write(Box::pin(sink)).await;
+        let Some(Message::Close(Some(frame))) = taken.pop() else { panic!("no close frame") };
+        assert_eq!(frame.code, 4002);
     }
 
     #[test]

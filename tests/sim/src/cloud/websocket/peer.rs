@@ -16,7 +16,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::documented::{Dialect, flat};
 use super::subscriptions::Subscriptions;
 use crate::cloud::app::{App, SocketLimits};
-use crate::cloud::hub::{Changed, Closing, Outbox, unknown_action};
+use crate::cloud::hub::{Changed, Closing, EventKind, Outbox, unknown_action};
+use crate::cloud::rest::ApiError;
 use crate::cloud::store::{Role, StoreError, Subject};
 
 /// Interval of the updates to subscribers.
@@ -31,6 +32,9 @@ const TICKS_PER_PING: u32 = 6;
 /// Limit of a text message, in bytes.
 const MAX_TEXT: usize = 256 * 1024;
 
+/// Limit of an action that an error quotes, in characters: longer than every known one.
+const MAX_QUOTED: usize = 64;
+
 /// The state of one socket.
 pub(super) struct Peer {
     pub(super) app: App,
@@ -43,6 +47,8 @@ pub(super) struct Peer {
     /// The connector's last reported VIN, as stored in the database.
     pub(super) stored_vin: Option<String>,
     pub(super) subscriptions: Subscriptions,
+    /// The events since the first subscription of events.
+    pub(super) events: Option<broadcast::Receiver<(EventKind, i64)>>,
     pub(super) dialect: Dialect,
 }
 
@@ -119,6 +125,7 @@ pub(super) async fn drive(app: App, subject: Subject, token: Arc<str>, socket: W
                 };
                 silence.as_mut().reset(deadline);
             }
+            event = next_event(&mut peer.events) => peer.handle_event(event),
             change = changes.recv(), if !peer.subscriptions.is_empty() => peer.handle_change(change),
             _ = ticks.tick() => {
                 tick_count = tick_count.wrapping_add(1);
@@ -127,7 +134,7 @@ pub(super) async fn drive(app: App, subject: Subject, token: Arc<str>, socket: W
             // last, so that a flood of messages cannot starve the others
             received = stream.next() => {
                 last_received = Instant::now();
-                let Some(Ok(message)) = received else { break };
+                let Some(message) = peer.read(received) else { break };
                 gateway.note(&message);
                 tokio::select! {
                     biased;
@@ -144,9 +151,15 @@ pub(super) async fn drive(app: App, subject: Subject, token: Arc<str>, socket: W
 }
 
 impl Peer {
-    fn new(app: App, (subject, token): (Subject, Arc<str>), outbox: Outbox, dialect: Dialect) -> Self {
+    pub(super) fn new(
+        app: App,
+        (subject, token): (Subject, Arc<str>),
+        outbox: Outbox,
+        dialect: Dialect,
+    ) -> Self {
         let subscriptions = Subscriptions::default();
-        Self { app, subject, token, outbox, connector: None, stored_vin: None, subscriptions, dialect }
+        let (connector, stored_vin, events) = (None, None, None);
+        Self { app, subject, token, outbox, connector, stored_vin, subscriptions, events, dialect }
     }
 
     /// When to look again whether a peer that sends nothing more is dead; `None` if it is dead now.
@@ -161,12 +174,25 @@ impl Peer {
         (last_received.elapsed() < allowed).then_some(look_again)
     }
 
+    /// The message that was received. After a failure to read, closes the socket. The library has no error of its own for
+    /// a message that is too long.
+    fn read(&self, received: Option<Result<Message, axum::Error>>) -> Option<Message> {
+        match received? {
+            Ok(message) => Some(message),
+            Err(error) => {
+                let is_too_long = error.to_string().contains("too long");
+                self.outbox.close(if is_too_long { Closing::TooLong } else { Closing::Dead });
+                None
+            }
+        }
+    }
+
     async fn handle_message(&mut self, message: Message) {
         match message {
             Message::Binary(bytes) => self.relay_binary(bytes).await,
             Message::Text(text) if text.as_str().len() > MAX_TEXT => {
                 let detail = format!("A text message has at most {MAX_TEXT} bytes.");
-                self.outbox.push(&Envelope::error(&ProblemKind::TooLong.problem(detail), None));
+                self.refuse(ProblemKind::TooLong.problem(detail).into(), None);
             }
             Message::Text(text) => self.handle_text(text.as_str()).await,
             // the websocket answers pings itself, and the stream ends after a close
@@ -194,22 +220,33 @@ impl Peer {
         let envelope: Envelope = match envelope {
             Ok(envelope) => envelope,
             Err(error) => {
-                let detail = format!("The text is not {{\"action\": …, \"message\": …}}: {error}.");
-                let problem = ProblemKind::Malformed.problem(detail);
-                return self.outbox.push(&Envelope::error(&problem, None));
+                let detail = format!("The text is not {}: {error}.", self.dialect.form());
+                return self.refuse(ProblemKind::Malformed.problem(detail).into(), None);
             }
         };
         let (action, request_id) = (envelope.action.clone(), envelope.request_id.clone());
-        if let Err(problem) = self.handle_envelope(envelope).await {
-            tracing::debug!(subject = self.subject.id, action, problem = %problem, "refused");
-            self.outbox.push(&Envelope::error(&problem.answering(&action), request_id));
+        let handled = match self.dialect {
+            Dialect::Documented if !Subscriptions::knows_of(&action, self.subject.role) => {
+                Err(unknown_action(&action).into())
+            }
+            // the vendor's subscriptions are not part of the relay
+            _ if Subscriptions::knows(&action) => self.handle_subscription(envelope),
+            _ => self.handle_envelope(envelope).await.map_err(ApiError::from),
+        };
+        if let Err(error) = handled {
+            tracing::debug!(subject = self.subject.id, action, ?error, "refused");
+            let quoted: String = action.chars().take(MAX_QUOTED).collect();
+            self.refuse(error.answering(&quoted), request_id);
         }
     }
 
+    /// Sends an error.
+    fn refuse(&self, error: ApiError, request_id: Option<String>) {
+        let envelope = Envelope::new(self.dialect.error_action(), &error.contents());
+        self.outbox.push(&envelope.in_reply_to(request_id));
+    }
+
     async fn handle_envelope(&mut self, envelope: Envelope) -> Result<(), Problem> {
-        if self.dialect == Dialect::Documented && !Subscriptions::knows(&envelope.action) {
-            return Err(unknown_action(&envelope.action));
-        }
         match envelope.action.as_str() {
             "connectorHello" => self.handle_hello(envelope).await,
             "connectorStatusUpdate" => self.handle_status(envelope).await,
@@ -218,10 +255,6 @@ impl Peer {
             "openConnection" => {
                 let detail = "Connections are opened by the cloud, when a ticket is joined.";
                 Err(ProblemKind::Forbidden.problem(detail))
-            }
-            // the vendor's subscriptions are not part of the relay
-            action if Subscriptions::knows(action) => {
-                self.handle_subscription(envelope).map_err(Problem::from)
             }
             _ => match (self.connector, self.subject.role) {
                 (Some(connector_id), _) => self.handle_connector_reply(connector_id, envelope).await,
@@ -254,6 +287,16 @@ impl Peer {
             self.app.hub.connector_gone(connector_id, self.outbox.id());
         }
         self.app.hub.operator_gone(self.outbox.id());
+    }
+}
+
+/// The next event; none comes without a subscription.
+async fn next_event(
+    events: &mut Option<broadcast::Receiver<(EventKind, i64)>>,
+) -> Result<(EventKind, i64), broadcast::error::RecvError> {
+    match events {
+        Some(events) => events.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -17,15 +17,34 @@ use crate::cloud::views;
 /// Limit of the subscriptions of one socket.
 const MAX_SUBSCRIPTIONS: usize = 100;
 
-fn number(message: &Value, field: &str) -> Option<i64> {
-    match message.get(field)? {
-        Value::String(text) => text.parse().ok(),
-        value => value.as_i64(),
-    }
+/// A resource, as a message names it.
+enum Named {
+    Number(i64),
+    Uuid(Uuid),
 }
 
-fn uuid(message: &Value, field: &str) -> Option<Uuid> {
-    message.get(field)?.as_str()?.parse().ok()
+/// The names that a field takes. The documented websocket has one for each field, as the documents have it.
+#[derive(Clone, Copy)]
+enum Names {
+    Number,
+    Uuid,
+    Either,
+}
+
+impl Names {
+    /// The resource that a field of a message names.
+    fn read(self, message: &Value, field: &str) -> Result<Named, ApiError> {
+        let value = message.get(field).ok_or_else(|| ApiError::violation(field, "is required"))?;
+        let uuid = || value.as_str()?.parse().ok().map(Named::Uuid);
+        let text = || value.as_str()?.parse().ok().map(Named::Number);
+        let number = || value.as_i64().map(Named::Number);
+        let (named, expected) = match self {
+            Self::Number => (number(), "must be a whole number"),
+            Self::Uuid => (uuid(), "must be a UUID"),
+            Self::Either => (number().or_else(text).or_else(uuid), "must be a number or a UUID"),
+        };
+        named.ok_or_else(|| ApiError::violation(field, expected))
+    }
 }
 
 /// The ticket of a connection.
@@ -36,9 +55,7 @@ fn ticket_of_connection(read: &impl Read, connection: Uuid) -> Result<Option<Tic
 impl Peer {
     /// Begins or ends a subscription, and answers with the first update.
     pub(super) fn handle_subscription(&mut self, envelope: Envelope) -> Result<(), ApiError> {
-        let found = ACTIONS
-            .iter()
-            .find(|(begin, end)| *begin == envelope.action || end.contains(&envelope.action.as_str()));
+        let found = ACTIONS.iter().find(|(begin, end)| *begin == envelope.action || *end == envelope.action);
         let Some((action, _)) = found else { return Ok(()) };
         let topic = self.topic(action, &envelope.message)?;
         let subscriptions = &mut self.subscriptions.0;
@@ -68,6 +85,9 @@ impl Peer {
                 Topic::Connector(id) => Some(self.app.hub.watch(id)),
                 Topic::Ticket(_) | Topic::Connection(_) | Topic::Event(_) => None,
             };
+            if let (Topic::Event(_), None) = (topic, &self.events) {
+                self.events = Some(self.app.hub.events());
+            }
             subscriptions.push(Subscription { action, topic, _watcher: watcher });
         }
         if let Some(update) = self.update(action, topic)? {
@@ -92,31 +112,31 @@ impl Peer {
                 if self.subject.role != Role::Operator {
                     return Err(ApiError::forbidden("Only operators may subscribe to events."));
                 }
-                let kind = message.get("event_type").and_then(Value::as_str).and_then(EventKind::of);
+                let kind = message.get("event_type");
+                let kind = kind.ok_or_else(|| ApiError::violation("event_type", "is required"))?;
+                let kind = kind.as_str().and_then(EventKind::of);
                 kind.map(Topic::Event).ok_or_else(|| ApiError::violation("event_type", "is not a known type"))
             }
             "subscribeToTicket" => {
-                let found = match (number(message, "ticket_id"), uuid(message, "ticket_id")) {
-                    (Some(id), _) => view.ticket(id)?,
-                    (None, Some(uuid)) => view.by_uuid(uuid)?,
-                    (None, None) => None,
+                let found = match self.names(Names::Number).read(message, "ticket_id")? {
+                    Named::Number(id) => view.ticket(id)?,
+                    Named::Uuid(uuid) => view.by_uuid(uuid)?,
                 };
                 ticket(found, "ticket").map(Topic::Ticket)
             }
             "subscribeToConnection" => {
-                let found = match uuid(message, "connection_uuid") {
-                    Some(uuid) => ticket_of_connection(&view, uuid)?,
-                    None => None,
+                let found = match Names::Uuid.read(message, "connection_uuid")? {
+                    Named::Uuid(uuid) => ticket_of_connection(&view, uuid)?,
+                    Named::Number(_) => None,
                 };
                 ticket(found, "connection").map(Topic::Connection)
             }
             _ => {
-                let found: Option<Connector> =
-                    match (number(message, "connector_id"), uuid(message, "connector_id")) {
-                        (Some(id), _) => view.connector(id)?,
-                        (None, Some(uuid)) => view.by_uuid(uuid)?,
-                        (None, None) => None,
-                    };
+                let of_role = if self.subject.role == Role::Operator { Names::Uuid } else { Names::Number };
+                let found: Option<Connector> = match self.names(of_role).read(message, "connector_id")? {
+                    Named::Number(id) => view.connector(id)?,
+                    Named::Uuid(uuid) => view.by_uuid(uuid)?,
+                };
                 let connector = found.ok_or_else(|| ApiError::not_found("connector"))?;
                 if self.subject.sees(connector.id) {
                     Ok(Topic::Connector(connector.id))
@@ -124,6 +144,14 @@ impl Peer {
                     Err(ApiError::forbidden("The token belongs to another connector."))
                 }
             }
+        }
+    }
+
+    /// The names that a field takes whose documented ones are these.
+    fn names(&self, documented: Names) -> Names {
+        match self.dialect {
+            Dialect::Documented => documented,
+            Dialect::Relay => Names::Either,
         }
     }
 
@@ -155,9 +183,6 @@ impl Peer {
     /// Sends the updates for a change; without a change, all updates. An update is left out if the socket
     /// has no room for it: the next one follows in five seconds.
     pub(super) fn send_updates(&mut self, change: Option<Changed>) {
-        if let Some(Changed::Event(kind, ticket)) = change {
-            return self.send_event(kind, ticket);
-        }
         for subscription in &self.subscriptions.0 {
             let wanted = match (change, subscription.topic) {
                 (None, _) => true,

@@ -1,6 +1,7 @@
 //! The subscriptions of a socket, and the actions that begin and end them.
 
 use crate::cloud::hub::{EventKind, Watcher};
+use crate::cloud::store::Role;
 
 /// The topic of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,14 +28,16 @@ pub(super) struct Subscription {
 #[derive(Default)]
 pub(super) struct Subscriptions(pub(super) Vec<Subscription>);
 
-/// The actions that begin a subscription, with those that end it.
-pub(super) const ACTIONS: [(&str, &[&str]); 5] = [
-    ("subscribeToConnector", &["unsubscribeFromConnector", "unsubscribeToConnector"]),
-    ("subscribe-to-connector", &["unsubscribe-from-connector", "unsubscribe-to-connector"]),
-    ("subscribe-to-event", &["unsubscribe-from-event"]),
-    ("subscribeToTicket", &["unsubscribeFromTicket", "unsubscribeToTicket"]),
-    ("subscribeToConnection", &["unsubscribeFromConnection", "unsubscribeToConnection"]),
+/// The actions that begin a subscription, with those that end it. The documents spell the ends in two ways.
+pub(super) const ACTIONS: [(&str, &str); 5] = [
+    ("subscribeToConnector", "unsubscribeFromConnector"),
+    (PARTNER_CONNECTOR, "unsubscribe-from-connector"),
+    (PARTNER_EVENT, "unsubscribe-from-event"),
+    ("subscribeToTicket", "unsubscribeToTicket"),
+    ("subscribeToConnection", "unsubscribeToConnection"),
 ];
+const PARTNER_CONNECTOR: &str = "subscribe-to-connector";
+const PARTNER_EVENT: &str = "subscribe-to-event";
 
 impl Subscriptions {
     /// Whether there are no subscriptions.
@@ -44,6 +47,14 @@ impl Subscriptions {
 
     /// Whether this action begins or ends a subscription.
     pub(super) fn knows(action: &str) -> bool {
-        ACTIONS.iter().any(|(begin, end)| *begin == action || end.contains(&action))
+        ACTIONS.iter().any(|(begin, end)| *begin == action || *end == action)
+    }
+
+    /// Whether the documents have this action, which begins or ends a subscription, for the role.
+    pub(super) fn knows_of(action: &str, role: Role) -> bool {
+        let of_partners = [PARTNER_CONNECTOR, PARTNER_EVENT];
+        ACTIONS.iter().any(|(begin, end)| {
+            (*begin == action || *end == action) && of_partners.contains(begin) == (role == Role::Operator)
+        })
     }
 }

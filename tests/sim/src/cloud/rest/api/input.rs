@@ -2,16 +2,15 @@
 
 use std::any::TypeId;
 
-use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind;
+use jsonschema::{ValidationError, Validator};
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::cloud::rest::problem::{ApiError, Violation};
+use crate::cloud::rest::problem::Violation;
 
 /// Limit of the violations in one answer.
 const MAX_VIOLATIONS: usize = 50;
@@ -59,16 +58,10 @@ impl Check {
         Some(Self { schema, validator })
     }
 
-    /// The value as this type, or all violations.
-    pub(super) fn read<T: DeserializeOwned>(&self, value: Value) -> Result<T, ApiError> {
-        let violations: Vec<Violation> = match &self.validator {
-            Some(validator) => validator.iter_errors(&value).take(MAX_VIOLATIONS).map(violation).collect(),
-            None => Vec::new(),
-        };
-        if !violations.is_empty() {
-            return Err(ApiError::violations(violations));
-        }
-        serde_json::from_value(value).map_err(|error| ApiError::violation("request", error.to_string()))
+    /// All violations of a value.
+    pub(super) fn violations(&self, value: &Value) -> Vec<Violation> {
+        let errors = self.validator.iter().flat_map(|validator| validator.iter_errors(value));
+        errors.flat_map(|error| violations(&error)).take(MAX_VIOLATIONS).collect()
     }
 
     /// Texts of a path or query as values of the types that the schema has.
@@ -116,7 +109,29 @@ fn typed(schema: Option<&Value>, text: String) -> Value {
     Value::String(text)
 }
 
-fn violation(error: jsonschema::ValidationError<'_>) -> Violation {
+/// The violations in an error: of a value with alternatives, those of the alternative that is meant.
+fn violations(error: &ValidationError<'_>) -> Vec<Violation> {
+    let (ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context }) =
+        error.kind()
+    else {
+        return vec![violation(error)];
+    };
+    // neither a value of another type nor one with another tag
+    let is_other = |inner: &ValidationError<'_>| match inner.kind() {
+        ValidationErrorKind::Type { .. } => inner.instance_path() == error.instance_path(),
+        kind => matches!(kind, ValidationErrorKind::Constant { .. }),
+    };
+    let mut meant = context.iter().filter(|errors| !errors.iter().any(is_other));
+    let Some(first) = meant.next() else { return vec![violation(error)] };
+    let mut found: Vec<Violation> = first.iter().flat_map(violations).collect();
+    for other in meant {
+        let other: Vec<Violation> = other.iter().flat_map(violations).collect();
+        found.retain(|violation| other.contains(violation));
+    }
+    if found.is_empty() { vec![violation(error)] } else { found }
+}
+
+fn violation(error: &ValidationError<'_>) -> Violation {
     let mut field = error.instance_path().to_string().trim_start_matches('/').replace('/', ".");
     let mut message = error.to_string();
     if let ValidationErrorKind::Required { property } = error.kind() {

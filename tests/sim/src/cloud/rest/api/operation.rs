@@ -6,10 +6,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{FromRequestParts as _, RawPathParams, Request, State};
-use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, ALLOW,
-};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, MethodRouter, on, options};
@@ -21,8 +17,8 @@ use super::answer::Answer;
 use super::input::Check;
 use crate::cloud::app::App;
 use crate::cloud::clock::unix_seconds;
-use crate::cloud::rest::extract;
-use crate::cloud::rest::problem::ApiError;
+use crate::cloud::rest::problem::{ApiError, Violation};
+use crate::cloud::rest::{cors, extract};
 use crate::cloud::store::{Role, Subject};
 
 /// Where the path of an operation comes from.
@@ -137,7 +133,8 @@ impl Row {
                 match checks.call(app, access, request).await {
                     Ok(call) => match handler(call).await {
                         Ok(answer) => answer.respond(status),
-                        Err(error) => error.into_response(),
+                        Err(error) if access == Access::Partner => error.into_response(),
+                        Err(error) => error.without_conflict().into_response(),
                     },
                     Err(error) => error.into_response(),
                 }
@@ -175,32 +172,49 @@ impl Checks {
         let segments = RawPathParams::from_request_parts(&mut parts, &()).await;
         let segments = segments.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
         let segments = segments.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let path = read(self.path.as_ref(), |check| check.typed(segments))?;
         let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned();
-        let query = read(self.query.as_ref(), |check| check.typed(pairs))?;
+        let mut violations = Vec::new();
+        let path = part(self.path.as_ref(), |check| check.typed(segments), &mut violations);
+        let query = part(self.query.as_ref(), |check| check.typed(pairs), &mut violations);
         let body = match &self.body {
             Some(check) => {
                 let bytes = extract::bytes(Request::from_parts(parts, body), &app).await?;
-                let value = serde_json::from_slice(&bytes)
-                    .map_err(|error| ApiError::bad_request(format!("The body is not JSON: {error}.")))?;
-                check.read(value)?
+                match serde_json::from_slice(&bytes) {
+                    Ok(value) => part(Some(check), |_| value, &mut violations),
+                    Err(error) if violations.is_empty() => {
+                        return Err(ApiError::bad_request(format!("The body is not JSON: {error}.")));
+                    }
+                    Err(error) => {
+                        let message = format!("is not JSON: {error}");
+                        violations.push(Violation { field: "body".to_owned(), message });
+                        Value::Null
+                    }
+                }
             }
-            None => read(None, |_| Value::Null)?,
+            None => part(None, |_| Value::Null, &mut violations),
         };
-        Ok(Call { app, subject, path, query, body })
+        if !violations.is_empty() {
+            return Err(ApiError::violations(violations));
+        }
+        Ok(Call { app, subject, path: read(path)?, query: read(query)?, body: read(body)? })
     }
 }
 
-/// Reads a part that the operation has; the others are empty objects.
-fn read<T: DeserializeOwned>(
+/// The value of a part that the operation has, with its violations; the others are empty objects.
+fn part(
     check: Option<&Check>,
     value: impl FnOnce(&Check) -> Value,
-) -> Result<T, ApiError> {
-    match check {
-        Some(check) => check.read(value(check)),
-        None => serde_json::from_value(Value::Object(Default::default()))
-            .map_err(|error| ApiError::bad_request(error.to_string())),
-    }
+    violations: &mut Vec<Violation>,
+) -> Value {
+    let Some(check) = check else { return Value::Object(Default::default()) };
+    let value = value(check);
+    violations.extend(check.violations(&value));
+    value
+}
+
+/// A checked part as its type.
+fn read<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+    serde_json::from_value(value).map_err(|error| ApiError::violation("request", error.to_string()))
 }
 
 /// The owner of the token, if the operation permits it.
@@ -237,28 +251,16 @@ pub(crate) fn routes(operations: Vec<Operation>) -> Router<App> {
         let answer = move |uri: Uri| std::future::ready(preflight(path, &uri, &allowed));
         router = router.route(path, options(answer));
     }
-    router.layer(axum::middleware::map_response(|mut response: Response| async move {
-        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        response
-    }))
+    router
 }
 
 /// The path whose OPTIONS has a required parameter, as the documents say.
-const ATTACHMENTS: &str = "/v1/channel-attachments";
+pub(super) const ATTACHMENTS: &str = "/v1/channel-attachments";
 
-/// The answer to OPTIONS: any origin may call, with a token and a JSON body.
 fn preflight(path: &str, uri: &Uri, allowed: &HeaderValue) -> Response {
     let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     if path == ATTACHMENTS && !query.any(|(name, _)| name == "channel_id") {
         return ApiError::violation("channel_id", "is required").into_response();
     }
-    let mut response = StatusCode::OK.into_response();
-    let headers = response.headers_mut();
-    headers.insert(ALLOW, allowed.clone());
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, allowed.clone());
-    let asked = HeaderValue::from_static("authorization, content-type, x-api-key");
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked);
-    // an hour, so that a browser asks rarely
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
-    response
+    cors::preflight(allowed)
 }

@@ -96,7 +96,7 @@ pub(super) async fn add(call: Call<Nothing, Nothing, EmployeeInput>) -> Result<J
             given_name: body.given_name,
             family_name: body.family_name,
             username: body.username,
-            enabled: body.enabled.unwrap_or(true),
+            enabled: true,
             correspondence_locale: locale,
         };
         change.put(&employee)?;

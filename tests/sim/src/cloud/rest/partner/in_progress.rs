@@ -106,8 +106,8 @@ enum Transition {
     Cancel {
         #[serde(default)]
         cancel_reason_id: Option<i32>,
-        /// The sandbox's addition: the reason as text.
-        #[serde(default)]
+        /// The sandbox's own: the reason as text.
+        #[serde(default, rename = "sandbox_reason")]
         #[schemars(length(max = 1000))]
         reason: Option<String>,
     },
