@@ -2,12 +2,17 @@
 
 use connector_hal::can::{CanFrame, CanId};
 
-use super::config::LogicalAddress;
+use super::config::{LogicalAddress, SETUP_ID};
 
 /// High byte of an identifier that is not specified.
 const INVALID: u8 = 0x10;
 const REQUEST: u8 = 0xC0;
 const POSITIVE: u8 = 0xD0;
+
+/// Whether set-up messages have this identifier: 0x200 for requests, and 0x200 and the address of an ECU for its answer.
+pub(super) fn is_setup_id(id: CanId) -> bool {
+    !id.is_extended() && id.raw() >> 8 == SETUP_ID.raw() >> 8
+}
 
 /// The reason why an ECU refuses a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]

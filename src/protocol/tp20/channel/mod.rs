@@ -10,6 +10,7 @@ use connector_hal::can::{CanFrame, CanId};
 
 use self::state::{ChannelFrame, ChannelState};
 use super::sender::check;
+use super::setup::is_setup_id;
 use super::setup_exchange::SetupExchange;
 use super::{
     ChannelConfig, CloseReason, Connection, ConnectionConfig, Event, Opening, SendError, SetupMessage,
@@ -330,6 +331,10 @@ impl Channel {
         match message.opcode {
             SetupOpcode::Request => {}
             SetupOpcode::Positive => match message.transmit {
+                // a channel there would send what other ECUs take for set-up messages
+                _ if [message.transmit, message.receive].into_iter().flatten().any(is_setup_id) => {
+                    tracing::debug!(ecu = %self.config.ecu, "the ECU names an identifier of set-up messages");
+                }
                 Some(transmit) => self.connect(now, transmit, message.receive),
                 None => tracing::debug!(ecu = %self.config.ecu, "the ECU does not say where it listens"),
             },

@@ -283,6 +283,24 @@ fn the_channel_tries_every_form_of_set_up() {
 }
 
 #[test]
+fn an_ecu_that_names_an_identifier_of_set_up_messages_gets_no_channel() {
+    for (transmit, receive) in [(0x200, 0x300), (0x2EF, 0x300), (0x740, 0x201)] {
+        let mut pair = Pair::new(usual());
+        pair.setup = Box::new(move |request| {
+            Some(SetupMessage {
+                transmit: Some(CanId::standard_truncated(transmit)),
+                receive: Some(CanId::standard_truncated(receive)),
+                ..positive(request)
+            })
+        });
+        pair.channel.send(pair.now, &[0x10, 0x89]).unwrap();
+        pair.run_for(Duration::from_secs(3));
+        let sent = pair.sent_by(Side::Tester);
+        assert!(sent.iter().all(|frame| frame.starts_with("200#") && frame.contains("C0")), "{sent:?}");
+    }
+}
+
+#[test]
 fn an_ecu_without_an_identifier_in_its_answer_uses_the_requested_one() {
     let mut pair = Pair::new(usual());
     pair.setup = Box::new(|request| Some(SetupMessage { receive: None, ..positive(request) }));
