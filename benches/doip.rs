@@ -4,6 +4,7 @@
 //!   with as many, from the operator's link to the gateway and back: link, session, channel, connection,
 //!   codec; no network, no TLS.
 //! - `doip/PDUs a second`: short requests and their answers on one connection, as many as can be under way.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a benchmark prints its figures
 
 use std::future::poll_fn;
 use std::time::{Duration, Instant};

@@ -4,7 +4,14 @@
 //! Needs a vcan interface with CAN FD, named by `CONNECTOR_TEST_VCAN`; `cross/can-machine bench` has one. The
 //! peer is always the kernel's can-isotp. Times between frames are the kernel's time stamps.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that fails ends
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a benchmark that fails ends
 
 use std::future::poll_fn;
 use std::hint::black_box;

@@ -5,6 +5,8 @@
 //! - `vin/cpu`: the CPU time of one reading, including the simulated bus and the vehicle's ECUs. The clock is
 //!   virtual and stands still while the program computes, so that the benchmark waits for no time.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a benchmark prints its figures
+
 #[path = "common/reading.rs"]
 mod reading;
 

@@ -4,6 +4,7 @@
 //! The measured agent runs in a separate process, so that its CPU time and memory can be read. This binary
 //! starts itself again for that process, with an environment variable. Cloud and operator run in this
 //! process.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a benchmark prints its figures
 
 mod buses;
 mod child;

@@ -1,9 +1,10 @@
 //! The binary `connector-operator`.
 
+use connector_agent::print_error_line;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use connector_agent::cli::LineFormat;
+use connector_agent::cli::{LineFormat, has_colors};
 use connector_agent::config::LogFormat;
 use connector_operator::{Cli, run};
 use tracing_subscriber::EnvFilter;
@@ -14,20 +15,20 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_ansi(has_colors(&std::io::stderr()))
         .event_format(LineFormat(LogFormat::Text))
         .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("Error: cannot start the asynchronous runtime: {error}");
+            print_error_line!("Error: cannot start the asynchronous runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
     match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("Error: {failure}");
+            print_error_line!("Error: {failure}");
             ExitCode::from(failure.exit_code())
         }
     }

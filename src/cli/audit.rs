@@ -1,5 +1,6 @@
 //! `audit verify` and `audit show`: the record of refusals, consent and programming.
 
+use crate::print_line;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -73,20 +74,20 @@ fn verify(directory: &Path, wanted: Option<AuditHash>) -> anyhow::Result<ExitCod
         match check.check_file(&text) {
             Ok(checked) if checked.torn > 0 => {
                 let torn = checked.torn;
-                println!("{path}: {} lines, intact; {torn} incomplete and marked", checked.lines);
+                print_line!("{path}: {} lines, intact; {torn} incomplete and marked", checked.lines);
             }
-            Ok(checked) => println!("{path}: {} lines, intact", checked.lines),
+            Ok(checked) => print_line!("{path}: {} lines, intact", checked.lines),
             Err(broken) => {
-                println!("{path}:{}: {}", broken.line, broken.fault);
+                print_line!("{path}:{}: {}", broken.line, broken.fault);
                 return Ok(ExitCode::FAILURE);
             }
         }
     }
     if let Some(head) = check.head() {
-        println!("head: {head}");
+        print_line!("head: {head}");
     }
     if let Some(wanted) = wanted.filter(|_| !check.has_found()) {
-        println!(
+        print_line!(
             "no line has the hash {wanted}: lines were removed at the end, or have left the oldest file"
         );
         return Ok(ExitCode::FAILURE);
@@ -101,7 +102,7 @@ fn show(directory: &Path, last: Option<usize>) -> anyhow::Result<ExitCode> {
     let lines: Vec<_> = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     let first = lines.len().saturating_sub(last.unwrap_or(lines.len()));
     for line in lines.into_iter().skip(first) {
-        println!("{}", clean(&sentence(line)));
+        print_line!("{}", clean(&sentence(line)));
     }
     Ok(ExitCode::SUCCESS)
 }

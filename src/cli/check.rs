@@ -1,5 +1,6 @@
 //! `check`: reports every problem with configuration and hardware.
 
+use crate::print_line;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,17 +18,17 @@ pub(super) fn run(path: &Path) -> anyhow::Result<ExitCode> {
             problems.extend(try_device(bus, &problems));
         }
         for line in explain(&config.policy, config.board.button.is_some()) {
-            println!("{line}");
+            print_line!("{line}");
         }
     }
     for problem in &problems {
-        println!("{problem}");
+        print_line!("{problem}");
     }
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
     match errors {
-        0 => println!("{}: no errors", path.display()),
-        1 => println!("{}: 1 error", path.display()),
-        count => println!("{}: {count} errors", path.display()),
+        0 => print_line!("{}: no errors", path.display()),
+        1 => print_line!("{}: 1 error", path.display()),
+        count => print_line!("{}: {count} errors", path.display()),
     }
     Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::from(CONFIG_STATUS) })
 }

@@ -7,6 +7,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
 
 use super::log_line::LineFormat;
+use super::output::has_colors;
 use crate::config::{LogFormat, log_filter};
 
 /// Changes the log level while the program runs.
@@ -30,8 +31,7 @@ pub(super) fn init(directives: &str, format: LogFormat) -> anyhow::Result<LogLev
     let chosen = std::env::var("RUST_LOG").ok().filter(|value| !value.is_empty());
     let (filter, handle) = reload::Layer::new(filter(chosen.as_deref().unwrap_or(directives))?);
     let registry = tracing_subscriber::registry().with(filter);
-    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(has_colors(&std::io::stderr()));
     let lines = lines.event_format(LineFormat(format));
     registry.with(lines).try_init().context("logging is set up already")?;
     Ok(LogLevel(handle))

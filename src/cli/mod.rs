@@ -9,6 +9,7 @@ mod log_line;
 mod logging;
 #[cfg(test)]
 mod manual_tests;
+mod output;
 mod policy;
 mod run;
 mod scan;
@@ -16,6 +17,7 @@ mod scan_output;
 mod vin;
 mod vin_output;
 
+use crate::print_error_line;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,6 +33,7 @@ use crate::config::LogFormat;
 use crate::vehicle::doip_network::linux::wait_for_removals;
 
 pub use log_line::{LineFormat, clean};
+pub use output::{has_colors, write_line};
 
 /// The version of the workspace's programs, and in a release build the commit of their sources.
 pub const VERSION: &str = env!("CONNECTOR_AGENT_VERSION");
@@ -96,7 +99,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("connector-agent: cannot start the runtime: {error}");
+            print_error_line!("connector-agent: cannot start the runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -114,7 +117,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     runtime.shutdown_background();
     wait_for_removals(REMOVAL_TIME);
     outcome.unwrap_or_else(|error| {
-        eprintln!("connector-agent: {}", in_one_line(&error));
+        print_error_line!("connector-agent: {}", in_one_line(&error));
         ExitCode::FAILURE
     })
 }

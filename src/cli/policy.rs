@@ -1,5 +1,6 @@
 //! `policy explain`: which rule decides about a request, and why.
 
+use crate::{print_error_line, print_line};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -93,25 +94,25 @@ fn on_off(text: &str) -> Result<bool, String> {
 pub(super) fn run(args: &PolicyArgs, path: &Path) -> anyhow::Result<ExitCode> {
     let PolicyCommand::Explain(args) = &args.command;
     let (settings, has_button) = if path == Path::new(DEFAULT_PATH) && !path.exists() {
-        eprintln!("connector-agent: {DEFAULT_PATH} does not exist; this is the default policy");
+        print_error_line!("connector-agent: {DEFAULT_PATH} does not exist; this is the default policy");
         (PolicySettings::default(), false)
     } else {
         match Config::load(path) {
             Ok(config) => (config.policy, config.board.button.is_some()),
             Err(error) => {
-                eprintln!("connector-agent: {error}");
+                print_error_line!("connector-agent: {error}");
                 return Ok(ExitCode::from(CONFIG_STATUS));
             }
         }
     };
     if args.pdu.is_empty() {
         for line in explain(&settings, has_button) {
-            println!("{line}");
+            print_line!("{line}");
         }
         return Ok(ExitCode::SUCCESS);
     }
     let HexBytes(request) = args.pdu.concat().parse().map_err(anyhow::Error::msg).context("--pdu")?;
-    println!("{}", judge(args, settings, has_button, &request));
+    print_line!("{}", judge(args, settings, has_button, &request));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,5 +1,6 @@
 //! `run`: runs the agent, reloads its configuration, and handles the process's signals.
 
+use crate::print_error_line;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ const RETRY: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Result<ExitCode> {
     if let Err(error) = disable_core_dumps() {
-        eprintln!("connector-agent: warning: cannot disable core dumps: {error}");
+        print_error_line!("connector-agent: warning: cannot disable core dumps: {error}");
     }
     // One huge page, for the few kilobytes of a thread's stack, would nearly double the resident memory. The
     // call fails harmlessly on a kernel without huge pages.
@@ -32,7 +33,7 @@ pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Resul
     let mut config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("{error}");
+            print_error_line!("{error}");
             return Ok(ExitCode::from(CONFIG_STATUS));
         }
     };

@@ -1,5 +1,6 @@
 //! `connector-agent scan`: looks for a vehicle's ECUs, and prints them.
 
+use crate::print_error_line;
 use std::cell::RefCell;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -90,8 +91,8 @@ pub(super) async fn run(args: &ScanArgs, path: &Path, format: Option<LogFormat>)
     let config = match Config::load(path) {
         Ok(config) => Some(config),
         Err(error) if args.bus.is_empty() => {
-            eprintln!("{error}");
-            eprintln!("connector-agent: or name a bus: connector-agent scan --bus can0");
+            print_error_line!("{error}");
+            print_error_line!("connector-agent: or name a bus: connector-agent scan --bus can0");
             return Ok(ExitCode::from(CONFIG_STATUS));
         }
         Err(_) => None,

@@ -1,5 +1,6 @@
 //! `connector-agent vin`: reads the VIN once, and prints it.
 
+use crate::print_error_line;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -77,8 +78,8 @@ pub(super) async fn run(args: &VinArgs, path: &Path, format: Option<LogFormat>) 
         match Config::load(path) {
             Ok(config) => configured(config)?,
             Err(error) => {
-                eprintln!("{error}");
-                eprintln!("connector-agent: or name a bus: connector-agent vin --bus can0");
+                print_error_line!("{error}");
+                print_error_line!("connector-agent: or name a bus: connector-agent vin --bus can0");
                 return Ok(ExitCode::from(CONFIG_STATUS));
             }
         }
@@ -162,7 +163,7 @@ async fn read_and_print(
     writeln!(io::stdout().lock(), "{text}").context("cannot print the VIN")?;
     if args.json && !is_known {
         // the object has no field for the reason
-        eprintln!("connector-agent: {words}");
+        print_error_line!("connector-agent: {words}");
     }
     Ok(if is_known { ExitCode::SUCCESS } else { ExitCode::from(NO_VIN_STATUS) })
 }

@@ -187,3 +187,21 @@ async fn an_audit_that_cannot_be_written_stops_nothing() {
     let (output, _) = audit(&state, &["verify"]).await;
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[tokio::test]
+async fn commands_end_with_their_status_when_no_one_reads_their_output() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("agent.toml");
+    std::fs::write(&file, "[connector]\n").unwrap();
+    for (arguments, status) in [(&["check"][..], 78), (&["policy", "explain", "--pdu", "22F190"], 0)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_connector-agent"));
+        command.args(arguments).stdout(writer.try_clone().unwrap()).stderr(writer);
+        if arguments == ["check"] {
+            command.arg("--config").arg(&file);
+        }
+        let ended = command.status().await.unwrap();
+        assert_eq!(ended.code(), Some(status), "{arguments:?}");
+    }
+}

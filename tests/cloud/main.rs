@@ -1,6 +1,13 @@
 //! The client of the cloud: login, REST and websocket, with a scripted cloud and the sandbox.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 mod link_rig;
 mod scripted;

@@ -1,7 +1,14 @@
 //! The devices of this crate, one module each. Those that are simulated need the feature `sim`; those of a
 //! real kernel need interfaces that environment variables name.
 // clippy.toml allows these in test functions, not in their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 mod gpio;
 #[cfg(feature = "sim")]

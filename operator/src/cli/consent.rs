@@ -1,5 +1,6 @@
 //! The subcommand `consent`, and the state of the connector's policy on standard error.
 
+use connector_agent::{print_error_line, print_line};
 use std::time::Duration;
 
 use connector_agent::cli::clean;
@@ -21,7 +22,7 @@ pub(super) async fn show_policy(mut policy: watch::Receiver<Option<PolicyView>>)
         if let Some(state) = state
             && shown.as_ref().is_none_or(|shown| !shown.is_alike(&state))
         {
-            eprintln!("  {state}");
+            print_error_line!("  {state}");
             shown = Some(state);
         }
         if policy.changed().await.is_err() {
@@ -44,7 +45,7 @@ pub(super) async fn ask(connection: &Connection, class: &str, text: &str) -> Res
         }
         Err(error) => return Err(error.into()),
     };
-    eprintln!("  the person at the vehicle has {} s to press the connector's button", time.as_secs());
+    print_error_line!("  the person at the vehicle has {} s to press the connector's button", time.as_secs());
     let outcome = wait(&mut policy, connection.state(), class, time).await?;
     outcome.report(class, time)
 }
@@ -61,7 +62,7 @@ impl Outcome {
     fn report(self, class: &str, time: Duration) -> Result<(), Failure> {
         let (what, advice) = match self {
             Self::Agreed => {
-                println!("The person at the vehicle agreed to {class}.");
+                print_line!("The person at the vehicle agreed to {class}.");
                 return Ok(());
             }
             Self::Refused => (

@@ -1,5 +1,6 @@
 //! The subcommands that read from ECUs: `vin`, `read` and `dtcs`.
 
+use connector_agent::print_line;
 use std::time::Duration;
 
 use connector_agent::cli::clean;
@@ -35,7 +36,7 @@ pub(super) async fn identify(connection: &Connection) -> Result<(), Failure> {
     };
     let from = address.map(|address| format!(" from {address}")).unwrap_or_default();
     let took = vehicle.elapsed_ms.map(|elapsed| format!(" in {elapsed} ms")).unwrap_or_default();
-    println!("{vin}  (by {source}{from}{took})");
+    print_line!("{vin}  (by {source}{from}{took})");
     Ok(())
 }
 
@@ -46,7 +47,7 @@ pub(super) async fn read(connection: &Connection, ecu: &EcuArgs, pdu: &[u8]) -> 
             [0x7F, _, code, ..] => format!("  ({})", describe_refusal(*code).0),
             _ => String::new(),
         };
-        println!("{}  {}{refusal}", responder(address), hex::format(&data));
+        print_line!("{}  {}{refusal}", responder(address), hex::format(&data));
     }
     Ok(())
 }
@@ -56,17 +57,17 @@ pub(super) async fn list_trouble_codes(connection: &Connection, ecu: &EcuArgs) -
     for Response { address, data, .. } in exchange(connection, ecu, &[0x19, 0x02, 0xFF]).await? {
         let ecu = responder(address);
         match (trouble_codes(&data), data.as_slice()) {
-            (Some(codes), _) if codes.is_empty() => println!("{ecu}  no trouble codes"),
+            (Some(codes), _) if codes.is_empty() => print_line!("{ecu}  no trouble codes"),
             (Some(codes), _) => {
                 for code in codes {
-                    println!("{ecu}  {code}  {}", code.status_in_words());
+                    print_line!("{ecu}  {code}  {}", code.status_in_words());
                 }
             }
             (None, [0x7F, _, code, ..]) => {
-                println!("{ecu}  refuses to list its trouble codes: {}", describe_refusal(*code).0);
+                print_line!("{ecu}  refuses to list its trouble codes: {}", describe_refusal(*code).0);
             }
             (None, _) => {
-                println!("{ecu}  the response is not a list of trouble codes: {}", hex::format(&data))
+                print_line!("{ecu}  the response is not a list of trouble codes: {}", hex::format(&data))
             }
         }
     }

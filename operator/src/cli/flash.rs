@@ -1,5 +1,6 @@
 //! The subcommand `flash`.
 
+use connector_agent::{print_error_line, print_line};
 use std::path::Path;
 
 use connector_agent::relay::wire::request::Switch;
@@ -29,7 +30,7 @@ pub(super) async fn flash_file(
     }
     let channel = open(connection, ecu, Switch::Enabled).await?;
     let timing = Timing { p2: ecu.p2(), ..Timing::default() };
-    let mut progress = FlashProgress::new(data.len(), |line| eprintln!("  {line}"));
+    let mut progress = FlashProgress::new(data.len(), |line| print_error_line!("  {line}"));
     let firmware = Firmware { address, data: &data };
     let mut show = |step| progress.handle(step);
     let report = tokio::select! {
@@ -55,7 +56,7 @@ fn read_firmware(file: &Path) -> Result<Vec<u8>, Failure> {
 
 fn print_report(report: &FlashReport) {
     let rate = report.bytes as f64 / report.transferring.as_secs_f64().max(0.001);
-    println!(
+    print_line!(
         "Programmed and checked: {} bytes in {} blocks, {:.1} s in all, {rate:.0} bytes/s while transferring.",
         report.bytes,
         report.blocks,

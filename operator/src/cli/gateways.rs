@@ -1,5 +1,6 @@
 //! The subcommands `can-gateway` and `doip-gateway`.
 
+use connector_agent::print_line;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub(super) async fn can_gateway(
     let server = CanGatewayServer::new(Some(&args.slcan), settings).map_err(|error| {
         local(format!("cannot create the SLCAN adapter at {}", args.slcan.display()), error)
     })?;
-    println!("{}", server.ready(&args.slcan, connection.joined().vin_number.as_deref()));
+    print_line!("{}", server.ready(&args.slcan, connection.joined().vin_number.as_deref()));
     until_interrupted(server.run(connection)).await
 }
 
@@ -80,7 +81,7 @@ pub(super) async fn doip_gateway(
     let server = DoipGatewayServer::bind(settings)
         .await
         .map_err(|error| local(format!("cannot serve DoIP at {}", args.listen), error))?;
-    println!("{}", server.ready());
+    print_line!("{}", server.ready());
     until_interrupted(server.run(connection)).await
 }
 

@@ -12,6 +12,7 @@ mod progress;
 mod tickets;
 mod values;
 
+use connector_agent::print_error_line;
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     }
     let connection = tickets::connect(&operator, &cli.ticket).await?;
     if let Some(policy) = &connection.joined().policy {
-        eprintln!("  {policy}");
+        print_error_line!("  {policy}");
     }
     let result = tokio::select! {
         result = diagnose(&connection, &cli) => result,

@@ -1,6 +1,7 @@
 //! The subcommands about tickets, and the connection of a ticket.
 
 use connector_agent::cli::clean;
+use connector_agent::print_line;
 
 use super::args::TicketArgs;
 use super::failure::{Failure, FailureKind};
@@ -10,12 +11,12 @@ use crate::client::{Connection, ConnectionSettings, Operator, Ticket};
 pub(super) async fn list(operator: &Operator) -> Result<(), Failure> {
     let tickets = operator.tickets().await?;
     if tickets.is_empty() {
-        println!("There is no ticket.");
+        print_line!("There is no ticket.");
         return Ok(());
     }
-    println!("{}", row(["TICKET", "STATE", "VIN", "CONNECTOR", "CREATED AT"]));
+    print_line!("{}", row(["TICKET", "STATE", "VIN", "CONNECTOR", "CREATED AT"]));
     for ticket in &tickets {
-        println!("{}", row_of(ticket));
+        print_line!("{}", row_of(ticket));
     }
     Ok(())
 }
@@ -39,7 +40,7 @@ fn row_of(ticket: &Ticket) -> String {
 /// `join`.
 pub(super) async fn join(operator: &Operator, args: &TicketArgs) -> Result<(), Failure> {
     let ticket = joined_ticket(operator, args).await?;
-    println!("Ticket {} is in progress for {}.", number(&ticket), vehicle(&ticket));
+    print_line!("Ticket {} is in progress for {}.", number(&ticket), vehicle(&ticket));
     Ok(())
 }
 
@@ -47,7 +48,7 @@ pub(super) async fn join(operator: &Operator, args: &TicketArgs) -> Result<(), F
 pub(super) async fn complete(operator: &Operator, args: &TicketArgs) -> Result<(), Failure> {
     let ticket = find_ticket(operator.in_progress_tickets().await?, args)?;
     operator.complete(&ticket.id).await?;
-    println!("Ticket {} is completed.", number(&ticket));
+    print_line!("Ticket {} is completed.", number(&ticket));
     Ok(())
 }
 
@@ -55,7 +56,7 @@ pub(super) async fn complete(operator: &Operator, args: &TicketArgs) -> Result<(
 pub(super) async fn cancel(operator: &Operator, args: &TicketArgs, reason: &str) -> Result<(), Failure> {
     let ticket = find_ticket(operator.in_progress_tickets().await?, args)?;
     operator.cancel(&ticket.id, reason).await?;
-    println!("Ticket {} is cancelled.", number(&ticket));
+    print_line!("Ticket {} is cancelled.", number(&ticket));
     Ok(())
 }
 

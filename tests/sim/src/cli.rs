@@ -62,6 +62,7 @@ impl Cli {
                     .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(log_level)),
             )
             .with_writer(std::io::stderr)
+            .with_ansi(connector_agent::cli::has_colors(&std::io::stderr()))
             .init();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {

@@ -1,5 +1,6 @@
 //! The binary `connector-sim`.
 
+use connector_agent::print_error_line;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -9,7 +10,7 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            print_error_line!("Error: {error:#}");
             ExitCode::from(cli::exit_code(&error))
         }
     }

@@ -6,7 +6,15 @@
 //! virtual time.
 
 #![allow(missing_docs, reason = "the names of the helpers describe them")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
 
 pub mod agent;
 pub mod can_tool;

@@ -1,5 +1,6 @@
 //! `connector-sim load`: many connectors and portals at a sandbox cloud that runs as a process of its own.
 
+use connector_agent::print_line;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,7 +78,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (mut cloud, ready) = start_cloud(directory.path(), &seeds).await?;
     let started = Instant::now();
     let clients = log_in_all(&seeds, &ready).await?;
-    println!("{} logins in {:.1} s", clients.len(), started.elapsed().as_secs_f64());
+    print_line!("{} logins in {:.1} s", clients.len(), started.elapsed().as_secs_f64());
 
     let counters = Arc::new(Counters::default());
     let connecting = Instant::now();
@@ -92,7 +93,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         tasks.spawn(drive_portal(socket, client.clone(), Arc::clone(&counters), delays.clone()));
     }
     drop(delays);
-    println!(
+    print_line!(
         "{} websockets in {:.1} s",
         clients.len() + args.subscribers as usize,
         connecting.elapsed().as_secs_f64()
@@ -108,12 +109,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let cpu = (cpu_seconds(&cloud)? - before.0) / seconds * 100.0;
     let statuses = counters.statuses.load(Ordering::Relaxed) - before.1;
     let updates = counters.updates.load(Ordering::Relaxed) - before.2;
-    println!(
+    print_line!(
         "{:.0} status updates/s, {:.0} updates to portals/s",
         statuses as f64 / seconds,
         updates as f64 / seconds
     );
-    println!("the cloud used {cpu:.0} % of one core, and {} MB", resident_megabytes(&cloud)?);
+    print_line!("the cloud used {cpu:.0} % of one core, and {} MB", resident_megabytes(&cloud)?);
     tasks.abort_all();
     let mut all = Vec::new();
     while let Ok(delay) = measured.try_recv() {
@@ -121,10 +122,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     all.sort_unstable();
     if let (Some(half), Some(most)) = (all.get(all.len() / 2), all.get(all.len() * 99 / 100)) {
-        println!("the first update after a subscription: {half:.1?} (median), {most:.1?} (99 %)");
+        print_line!("the first update after a subscription: {half:.1?} (median), {most:.1?} (99 %)");
     }
     let lost = counters.lost.load(Ordering::Relaxed);
-    println!("{lost} websockets were lost");
+    print_line!("{lost} websockets were lost");
     cloud.kill().await?;
     anyhow::ensure!(lost == 0, "the cloud closed websockets");
     Ok(())

@@ -1,5 +1,6 @@
 //! The agent as a separate process: this program with a hidden subcommand, or another binary.
 
+use connector_agent::print_error_line;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
@@ -19,7 +20,7 @@ const LOG_LINES: usize = 25;
 /// it.
 pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
-        eprintln!("the agent will keep running if the demo is killed: {error}");
+        print_error_line!("the agent will keep running if the demo is killed: {error}");
     }
     connector_agent::cli::run(std::iter::once(OsString::from("connector-agent")).chain(arguments))
 }

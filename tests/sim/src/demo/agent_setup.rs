@@ -1,5 +1,6 @@
 //! The agent of a demo, its cloud, and the network between them.
 
+use connector_agent::print_line;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -67,7 +68,7 @@ impl AgentSetup {
         if (has_failed || !right)
             && let Some(log) = self.agent.log_tail()
         {
-            println!("\nThe end of the agent's log:\n{log}");
+            print_line!("\nThe end of the agent's log:\n{log}");
         }
     }
 }

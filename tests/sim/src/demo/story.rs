@@ -1,5 +1,6 @@
 //! The demo's output: one line for each step, and a table at the end.
 
+use connector_agent::print_line;
 use tokio::time::Instant;
 
 /// Width of the actors' column.
@@ -14,7 +15,7 @@ pub(super) struct Story {
 impl Story {
     /// Prints the title, and starts the clock.
     pub(super) fn new() -> Self {
-        println!("A vehicle, a connector, a cloud and an operator in one complete diagnostic session.\n");
+        print_line!("A vehicle, a connector, a cloud and an operator in one complete diagnostic session.\n");
         Self { start: Instant::now() }
     }
 
@@ -22,9 +23,9 @@ impl Story {
     pub(super) fn report(&self, actor: &str, text: &str) {
         let seconds = self.start.elapsed().as_secs_f64();
         let mut lines = text.lines();
-        println!("{seconds:>6.1} s  {actor:<ACTOR$}  {}", lines.next().unwrap_or_default());
+        print_line!("{seconds:>6.1} s  {actor:<ACTOR$}  {}", lines.next().unwrap_or_default());
         for line in lines {
-            println!("{:>8}  {:<ACTOR$}  {line}", "", "");
+            print_line!("{:>8}  {:<ACTOR$}  {line}", "", "");
         }
     }
 }
@@ -60,7 +61,7 @@ impl ResultTable {
         let name_width = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
         let value_width = self.rows.iter().map(|row| row.value.chars().count()).max().unwrap_or_default();
         let rule = "-".repeat(name_width + value_width + 11);
-        println!("\n{rule}");
+        print_line!("\n{rule}");
         for row in &self.rows {
             let verdict = match row.right {
                 None => "",
@@ -68,15 +69,15 @@ impl ResultTable {
                 Some(false) => "WRONG",
             };
             let line = format!("  {:<name_width$}  {:<value_width$}  {verdict}", row.name, row.value);
-            println!("{}", line.trim_end());
+            print_line!("{}", line.trim_end());
         }
-        println!("{rule}");
+        print_line!("{rule}");
         let wrong = self.rows.iter().filter(|row| row.right == Some(false)).count();
         let right = self.rows.iter().filter(|row| row.right == Some(true)).count();
         if wrong == 0 {
-            println!("  All {right} checks were right.");
+            print_line!("  All {right} checks were right.");
         } else {
-            println!("  {wrong} of {} checks were wrong.", right + wrong);
+            print_line!("  {wrong} of {} checks were wrong.", right + wrong);
         }
         wrong == 0 && right > 0
     }

@@ -1,6 +1,7 @@
 //! The agent's main job from start to end, and the memory that it takes.
 
 use anyhow::Context as _;
+use connector_agent::print_line;
 use rustix::process::Pid;
 
 use super::agent_log;
@@ -33,11 +34,11 @@ pub(super) async fn run(world: &mut World) -> anyhow::Result<String> {
     let anomalies = vehicle.anomalies();
     anyhow::ensure!(anomalies.is_empty(), "the ECUs recorded anomalies: {anomalies:?}");
     job.complete().await?;
-    println!("  resident, kB of 1000 bytes     all      private          peak");
+    print_line!("  resident, kB of 1000 bytes     all      private          peak");
     for (stage, memory) in
         [("without the cloud", idle), ("online over TLS", online), ("in a session", session)]
     {
-        println!("  {stage:<28}{:>6}{:>13}{:>14}", memory.resident, memory.anonymous, memory.peak);
+        print_line!("  {stage:<28}{:>6}{:>13}{:>14}", memory.resident, memory.anonymous, memory.peak);
     }
     anyhow::ensure!(
         online.resident <= RESIDENT_ONLINE,

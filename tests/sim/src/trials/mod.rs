@@ -17,6 +17,7 @@ mod supervisor;
 mod system;
 mod world;
 
+use connector_agent::print_line;
 use std::path::PathBuf;
 
 use tokio::time::Instant;
@@ -108,21 +109,21 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         anyhow::bail!("{} needs --machine", trial.name());
     }
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("trials: {} of {}, seed {seed}", chosen.len(), args.agent.display());
+    print_line!("trials: {} of {}, seed {seed}", chosen.len(), args.agent.display());
     let mut failed = 0;
     for trial in &chosen {
         let start = Instant::now();
         let outcome = run_one(*trial, &args, seed).await;
         let took = start.elapsed().as_secs_f64();
         match outcome {
-            Ok(summary) => println!("trial {} ... ok ({took:.1} s; {summary})", trial.name()),
+            Ok(summary) => print_line!("trial {} ... ok ({took:.1} s; {summary})", trial.name()),
             Err(error) => {
                 failed += 1;
-                println!("trial {} ... FAILED ({took:.1} s): {error:#}", trial.name());
+                print_line!("trial {} ... FAILED ({took:.1} s): {error:#}", trial.name());
             }
         }
     }
-    println!("trials: {} passed, {failed} failed", chosen.len() - failed);
+    print_line!("trials: {} passed, {failed} failed", chosen.len() - failed);
     if failed == 0 { Ok(()) } else { Err(Failed(failed).into()) }
 }
 
@@ -140,7 +141,7 @@ async fn run_one(trial: Trial, args: &Args, seed: u64) -> anyhow::Result<String>
     };
     let outcome = outcome.and_then(|summary| world.supervisor.check().map(|()| summary));
     if outcome.is_err() {
-        println!("the end of the agent's log:\n{}", world.supervisor.log_tail());
+        print_line!("the end of the agent's log:\n{}", world.supervisor.log_tail());
     }
     world.take_down().await;
     outcome

@@ -1,6 +1,7 @@
 //! `connector-sim vehicle`: a vehicle, or a recording of one, on CAN (an SLCAN adapter on a pseudo-terminal,
 //! or a CAN interface of this machine), on DoIP, on a K-line, or on several of these.
 
+use connector_agent::print_line;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -106,7 +107,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         "ecus": can.as_ref().map(Can::describe).unwrap_or_default(),
         "doip": doip,
     });
-    println!("{ready}");
+    print_line!("{ready}");
 
     let mut is_ready = args.doip.is_ready();
     let drive = config.as_ref().map_or_else(Drive::default, |config| config.drive.clone());

@@ -1,5 +1,6 @@
 //! The arguments about the drive, and the commands on standard input.
 
+use connector_agent::print_line;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ impl DriveArgs {
                 Ok(()) => json!({"speed_kmh": drive.speed(), "engine": drive.is_engine_on()}),
                 Err(error) => json!({ "error": error }),
             };
-            println!("{answer}");
+            print_line!("{answer}");
         }
         std::future::pending().await
     }
