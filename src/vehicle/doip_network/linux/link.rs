@@ -195,25 +195,23 @@ fn is_v6_link_local(address: &InterfaceAddress) -> bool {
 mod tests {
     use super::*;
 
-    fn config() -> Arc<DoipConfig> {
-        Arc::new(DoipConfig { address_wait: Duration::from_millis(1), ..DoipConfig::default() })
-    }
-
     #[tokio::test]
     async fn an_address_that_the_system_set_is_used_unchanged() {
         let loopback = Interface::find("lo").unwrap();
+        let config = Arc::<DoipConfig>::default();
         let network = NetworkConfig::known(1);
-        assert!(prepare(&loopback, &network, &config(), &Arc::default()).await.is_ok());
+        assert!(prepare(&loopback, &network, &config, &Arc::default()).await.is_ok());
         let net = "127.0.0.1/8".parse().unwrap();
         let fixed = NetworkConfig { address: Some(net), ..NetworkConfig::known(4) };
-        assert!(prepare(&loopback, &fixed, &config(), &Arc::default()).await.is_ok());
+        assert!(prepare(&loopback, &fixed, &config, &Arc::default()).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_missing_address_is_an_error_that_names_the_reason() {
         let loopback = Interface::find("lo").unwrap();
         let network = NetworkConfig::known(6);
-        let error = prepare(&loopback, &network, &config(), &Arc::default()).await.err().unwrap();
+        let config = Arc::new(DoipConfig { address_wait: Duration::from_millis(1), ..DoipConfig::default() });
+        let error = prepare(&loopback, &network, &config, &Arc::default()).await.err().unwrap();
         assert!(error.contains("no IPv6 link-local address within 0.001 s"), "{error}");
     }
 
