@@ -7,3 +7,4 @@ mod can_gateway;
 mod client;
 mod command;
 mod doip_gateway;
+mod openobd;
