@@ -306,7 +306,7 @@ pub(super) struct OpenobdGatewayArgs {
     /// The address for gRPC. Any address but a loopback one needs TLS. Port 0 selects a free port.
     #[arg(long, value_name = "ADDR", value_parser = socket_address, default_value = "127.0.0.1:50051")]
     pub(super) listen: SocketAddr,
-    /// The server's certificate (PEM). The client uses TLS on port 443 only.
+    /// The server's certificate (PEM). The client uses TLS if its port is 443; its host may have another port.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(super) tls_certificate: Option<PathBuf>,
     /// The key of the certificate (PEM).

@@ -19,18 +19,24 @@ impl Endpoint {
         request.extensions().get::<Self>().cloned().unwrap_or(Self { host: String::new(), port: 0 })
     }
 
-    fn parse(authority: &str) -> Option<Self> {
+    /// The client uses TLS if the port is 443, and then takes the host as it is. So a host with its port, and 443 beside
+    /// it, mean TLS on another port.
+    fn parse(authority: &str, is_tls: bool) -> Option<Self> {
         let authority: http::uri::Authority = authority.parse().ok()?;
         let port = authority.port_u16().unwrap_or(TLS_PORT);
+        if is_tls {
+            let host = if port == TLS_PORT { authority.host() } else { authority.as_str() };
+            return Some(Self { host: host.to_owned(), port: u32::from(TLS_PORT) });
+        }
         Some(Self { host: authority.host().to_owned(), port: u32::from(port) })
     }
 }
 
 /// Keeps the called endpoint of a request, which the services do not see otherwise.
-pub(super) fn keep<B>(mut request: http::Request<B>) -> http::Request<B> {
+pub(super) fn keep<B>(mut request: http::Request<B>, is_tls: bool) -> http::Request<B> {
     let called = request.uri().authority().map(|authority| authority.as_str().to_owned());
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
-    if let Some(endpoint) = called.or(host).as_deref().and_then(Endpoint::parse) {
+    if let Some(endpoint) = called.or(host).as_deref().and_then(|called| Endpoint::parse(called, is_tls)) {
         request.extensions_mut().insert(endpoint);
     }
     request
@@ -41,14 +47,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_called_endpoint_is_host_and_port_with_443_as_default() {
-        for (authority, host, port) in [
-            ("127.0.0.1:50051", "127.0.0.1", 50051),
-            ("gateway.example", "gateway.example", 443),
-            ("[::1]:50051", "[::1]", 50051),
+    fn sessions_are_where_the_client_has_called_with_443_for_tls() {
+        for (authority, is_tls, host, port) in [
+            ("127.0.0.1:50051", false, "127.0.0.1", 50051),
+            ("[::1]:50051", false, "[::1]", 50051),
+            ("gateway.example", true, "gateway.example", 443),
+            ("gateway.example:443", true, "gateway.example", 443),
+            ("gateway.example:50051", true, "gateway.example:50051", 443),
         ] {
-            let request =
-                keep(http::Request::builder().uri(format!("http://{authority}/x/y")).body(()).unwrap());
+            let uri = format!("http://{authority}/x/y");
+            let request = keep(http::Request::builder().uri(uri).body(()).unwrap(), is_tls);
             let endpoint = request.extensions().get::<Endpoint>().unwrap();
             assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port));
         }

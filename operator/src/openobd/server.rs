@@ -131,11 +131,12 @@ impl OpenobdServer {
     /// A certificate or key that cannot be used.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), OpenobdError> {
         let Self { gateway, listener, tls, .. } = self;
+        let is_tls = tls.is_some();
         let mut server = Server::builder()
             .tcp_nodelay(true)
             .http2_keepalive_interval(Some(PING))
             .http2_keepalive_timeout(Some(PONG))
-            .layer(MapRequestLayer::new(endpoint::keep));
+            .layer(MapRequestLayer::new(move |request| endpoint::keep(request, is_tls)));
         if let Some(tls) = tls {
             server = server.tls_config(tls)?;
         }

@@ -38,16 +38,12 @@ impl Drop for TestGateway {
 
 impl TestGateway {
     async fn start(sandbox: &Sandbox, answers: Option<Value>) -> Self {
-        let cloud = &sandbox.cloud;
-        let urls = (format!("https://{}", cloud.address), format!("wss://{}/sandbox/ws", cloud.address));
-        Self::start_at(sandbox, urls, answers).await
+        Self::start_with(sandbox, answers, None).await
     }
 
-    async fn start_at(
-        sandbox: &Sandbox,
-        (api_url, websocket_url): (String, String),
-        answers: Option<Value>,
-    ) -> Self {
+    async fn start_with(sandbox: &Sandbox, answers: Option<Value>, tls: Option<&TlsFiles>) -> Self {
+        let address = sandbox.cloud.address;
+        let (api_url, websocket_url) = (format!("https://{address}"), format!("wss://{address}/sandbox/ws"));
         let settings = OpenobdSettings {
             api_url,
             websocket_url,
@@ -57,7 +53,7 @@ impl TestGateway {
         // without answers, a person at the terminal of the test would be asked
         let answers = Answers::parse(&answers.unwrap_or_else(|| json!({})).to_string()).unwrap();
         let loopback = "127.0.0.1:0".parse().unwrap();
-        let server = OpenobdServer::bind(loopback, None, settings, Some(answers)).await.unwrap();
+        let server = OpenobdServer::bind(loopback, tls, settings, Some(answers)).await.unwrap();
         let port = server.address().port();
         let task = tokio::spawn(async move { server.run(std::future::pending()).await.unwrap() });
         Self { port, task }
@@ -135,6 +131,31 @@ async fn the_compiled_protocol_is_the_clients_own() {
     assert_eq!(result, json!({"differences": [], "messages": 65, "services": 15}));
 }
 
+/// A certificate for `localhost` with its key.
+fn tls_files() -> (tempfile::TempDir, TlsFiles) {
+    let directory = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let tls = TlsFiles { certificate: directory.path().join("cert"), key: directory.path().join("key") };
+    std::fs::write(&tls.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&tls.key, made.signing_key.serialize_pem()).unwrap();
+    (directory, tls)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_works_over_tls_on_any_port() {
+    let Some(mut command) = script("identify").await else { return };
+    let rig = Rig::start("VOLKSWAGEN_GOLF_MK7").await;
+    let (_directory, tls) = tls_files();
+    let gateway = TestGateway::start_with(&rig.sandbox, None, Some(&tls)).await;
+    let job = job(&rig.sandbox, &gateway, &rig.connector, rig.vin()).await;
+    let (asked, answered) = known(&rig.record);
+    // for the client, port 443 means TLS, and the host may have a port of its own
+    let host = format!("localhost:{}", gateway.port);
+    let job = with(job, json!({"host": host, "port": 443, "ecus": asked}));
+    command.env("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", &tls.certificate);
+    assert_eq!(run_to_end(command.arg(job.to_string())).await, json!({"answers": answered}));
+}
+
 #[tokio::test]
 async fn plaintext_is_served_on_loopback_addresses_only() {
     let settings = OpenobdSettings {
@@ -152,11 +173,7 @@ async fn plaintext_is_served_on_loopback_addresses_only() {
         OpenobdServer::bind(everywhere, Some(&missing), settings.clone(), None).await.err().unwrap();
     assert!(matches!(refused, OpenobdError::Read { .. }), "{refused}");
 
-    let directory = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let tls = TlsFiles { certificate: directory.path().join("cert"), key: directory.path().join("key") };
-    std::fs::write(&tls.certificate, made.cert.pem()).unwrap();
-    std::fs::write(&tls.key, made.signing_key.serialize_pem()).unwrap();
+    let (_directory, tls) = tls_files();
     let server = OpenobdServer::bind(everywhere, Some(&tls), settings, None).await.unwrap();
     server.run(std::future::ready(())).await.unwrap();
 }
