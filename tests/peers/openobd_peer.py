@@ -346,6 +346,26 @@ def flash(job):
     return {"check": check, "image": bytes.fromhex(digest)[3:] == hashlib.sha256(data).digest()}
 
 
+def latency(job):
+    """The time of a request in the middle of many, and that of a call that the gateway answers by itself."""
+    session = start(job)
+    set_bus_configuration(session, [can_bus()])
+    socket = isotp_socket.IsotpSocket(session, isotp(job["ecus"][0]), timeout=PATIENCE)
+
+    def median(call):
+        times = []
+        for _ in range(job["requests"]):
+            began = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - began)
+        return round(sorted(times)[len(times) // 2] * 1e6)
+
+    socket.request("3E00")
+    result = {"request": median(lambda: socket.request("3E00")), "call": median(session.get_configuration)}
+    success(session)
+    return result
+
+
 def user_interface(job):
     session = start(job)
     ui = UiHandler(session)

@@ -1,5 +1,10 @@
 //! Scripts on ISO-TP, sessions, functions and information.
 
+use std::time::Instant;
+
+use connector_operator::client::Timing;
+use connector_test_support::config::{configure, isotp};
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,6 +143,36 @@ async fn a_script_flashes_64_kib_over_300_ms_and_cut_links() {
     assert_eq!(result, json!({"check": "7101020200", "image": true}));
     let tickets = rig.sandbox.operator.tickets().await.unwrap();
     assert!(tickets.is_empty(), "the script's success has completed the ticket: {tickets:?}");
+}
+
+/// Prints what the gateway costs; `docs/benchmarks.md` describes the figures.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gateway_adds_little_to_the_time_of_a_request() {
+    const REQUESTS: usize = 500;
+    let Some(mut command) = script("latency").await else { return };
+    let rig = Rig::start("VOLKSWAGEN_GOLF_MK7").await;
+    let gateway = TestGateway::start(&rig.sandbox, None).await;
+    let job = job(&rig.sandbox, &gateway, &rig.connector, rig.vin()).await;
+    let ticket = rig.sandbox.operator.join(job["ticket"].as_str().unwrap(), "desk 1").await.unwrap();
+    let connection = rig.join(ticket.connection().unwrap()).await;
+    configure(&connection).await;
+    let channel = connection.open_isotp(isotp(rig.ecu())).await.unwrap();
+    let mut times = Vec::new();
+    for _ in 0..REQUESTS {
+        let began = Instant::now();
+        channel.request(&[0x3E, 0x00], &Timing::default()).await.unwrap();
+        times.push(began.elapsed());
+    }
+    times.sort();
+    connection.close().await.unwrap();
+    let job = with(job, json!({"ecus": [ecu(rig.ecu(), Vec::new())], "requests": REQUESTS}));
+    let script = run_to_end(command.arg(job.to_string())).await;
+    let library = times[REQUESTS / 2].as_micros();
+    println!(
+        "library: {library} µs; script: {} µs; call of the script: {} µs",
+        script["request"], script["call"]
+    );
+    assert!(script["request"].as_u64().unwrap() > 0, "{script}");
 }
 
 const READ_VIN: &str = r#"
