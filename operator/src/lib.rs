@@ -8,6 +8,7 @@ mod ecu_address;
 pub mod flash;
 pub mod gateway;
 pub mod hex;
+pub mod openobd;
 pub mod uds;
 
 pub use cli::{Cli, Failure, FailureKind, FlashProgress, run};

@@ -200,6 +200,9 @@ pub(super) enum Command {
     /// Present the remote vehicle to DoIP tools as a DoIP entity on this machine, until interrupted. Prints a
     /// line of JSON when ready.
     DoipGateway(DoipGatewayArgs),
+    /// Serve scripts of the vendor's client openobd on this machine, until interrupted. The scripts choose the
+    /// ticket and log in by themselves. Prints a line of JSON when ready.
+    OpenobdGateway(OpenobdGatewayArgs),
     /// Complete the ticket in progress, which closes its connection.
     Complete,
     /// Cancel the ticket in progress, which closes its connection.
@@ -296,6 +299,26 @@ pub(super) struct DoipGatewayArgs {
     pub(super) ecu: Vec<EcuAddress>,
     #[command(flatten)]
     pub(super) cover: CoverArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OpenobdGatewayArgs {
+    /// The address for gRPC. Any address but a loopback one needs TLS. Port 0 selects a free port.
+    #[arg(long, value_name = "ADDR", value_parser = socket_address, default_value = "127.0.0.1:50051")]
+    pub(super) listen: SocketAddr,
+    /// The server's certificate (PEM). The client uses TLS if its port is 443; its host may have another port.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(super) tls_certificate: Option<PathBuf>,
+    /// The key of the certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Answer what scripts ask their user from this file: a JSON object with labels and answers. By default, the
+    /// person at the terminal answers.
+    #[arg(long, value_name = "FILE")]
+    pub(super) answers: Option<PathBuf>,
+    /// Complete the ticket when a script finishes its session with success.
+    #[arg(long)]
+    pub(super) complete_tickets: bool,
 }
 
 /// How the connector reaches the remote vehicle.

@@ -28,32 +28,51 @@ struct ReadyOperator {
     client_secret: String,
 }
 
+/// Where the cloud is.
+pub(super) struct CloudAddress {
+    pub(super) api_url: String,
+    pub(super) websocket_url: String,
+    pub(super) ca_file: Option<PathBuf>,
+}
+
+/// The cloud's address, and the operator in the `--ready` file. Options override the values in the file.
+fn cloud_address(args: &CloudArgs) -> Result<(CloudAddress, Option<ReadyOperator>), Failure> {
+    let ready = args.ready.as_deref().map(read_ready).transpose()?;
+    let (known_api, known_websocket, known_ca, operator) = match ready {
+        Some(Ready { api_url, websocket_url, ca_file, operator }) => {
+            (Some(api_url), Some(websocket_url), ca_file, Some(operator))
+        }
+        None => (None, None, None, None),
+    };
+    let address = CloudAddress {
+        api_url: given(&args.api_url, known_api, "api-url")?,
+        websocket_url: given(&args.websocket_url, known_websocket, "websocket-url")?,
+        ca_file: args.ca_file.clone().or(known_ca),
+    };
+    Ok((address, operator))
+}
+
+fn given(given: &Option<String>, known: Option<String>, option: &str) -> Result<String, Failure> {
+    given.clone().or(known).ok_or_else(|| {
+        let what = format!("--{option} is missing");
+        Failure::new(FailureKind::Local, what, format!("use --{option} or --ready FILE"))
+    })
+}
+
+/// The cloud's address, for a subcommand whose clients log in by themselves.
+pub(super) fn address(args: &CloudArgs) -> Result<CloudAddress, Failure> {
+    cloud_address(args).map(|(address, _)| address)
+}
+
 /// Logs in. Options override the values in the `--ready` file.
 pub(super) async fn login(args: &CloudArgs) -> Result<Operator, Failure> {
-    let ready = args.ready.as_deref().map(read_ready).transpose()?;
-    let (known_api, known_websocket, known_ca, known_id, known_secret) = match ready {
-        Some(ready) => (
-            Some(ready.api_url),
-            Some(ready.websocket_url),
-            ready.ca_file,
-            Some(ready.operator.client_id),
-            Some(ready.operator.client_secret),
-        ),
-        None => (None, None, None, None, None),
-    };
-    let given = |given: &Option<String>, known: Option<String>, option: &str| {
-        given.clone().or(known).ok_or_else(|| {
-            let what = format!("--{option} is missing");
-            Failure::new(FailureKind::Local, what, format!("use --{option} or --ready FILE"))
-        })
-    };
-    let api_url = given(&args.api_url, known_api, "api-url")?;
-    let websocket_url = given(&args.websocket_url, known_websocket, "websocket-url")?;
+    let (CloudAddress { api_url, websocket_url, ca_file }, operator) = cloud_address(args)?;
+    let (known_id, known_secret) =
+        operator.map(|operator| (operator.client_id, operator.client_secret)).unzip();
     let credentials = Credentials {
         client_id: given(&args.client_id, known_id, "client-id")?,
         client_secret: given(&args.client_secret, known_secret, "client-secret")?,
     };
-    let ca_file = args.ca_file.clone().or(known_ca);
     Ok(Operator::login(&api_url, &websocket_url, ca_file.as_deref(), credentials).await?)
 }
 

@@ -8,6 +8,7 @@ mod failure;
 mod flash;
 mod gateways;
 mod login;
+mod openobd;
 mod progress;
 mod tickets;
 mod values;
@@ -39,6 +40,9 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     if let Command::Completions { shell } = cli.command {
         print_completions(shell);
         return Ok(());
+    }
+    if let Command::OpenobdGateway(gateway) = &cli.command {
+        return openobd::openobd_gateway(&cli.cloud, gateway).await;
     }
     let operator = login::login(&cli.cloud).await?;
     match &cli.command {

@@ -1,5 +1,6 @@
 //! Login and tickets, through the REST API.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,12 +30,26 @@ const TOKEN_PATH: &str = "/oauth2/token";
 /// The documents do not print how a ticket is joined.
 const PENDING_PATH: &str = "/sandbox/v2/tickets/pending-tickets";
 const IN_PROGRESS_PATH: &str = "/v2/tickets/in-progress-tickets";
+/// The documents print no operation that has a ticket's products.
+const TICKET_PATH: &str = "/sandbox/v2/tickets";
 /// The number of "other" in the sandbox's list of reasons.
 const OTHER_REASON: i32 = 1;
 
 #[derive(Deserialize)]
 struct TicketList {
     result: Vec<Ticket>,
+}
+
+#[derive(Deserialize)]
+struct ProductList {
+    result: Vec<Product>,
+}
+
+#[derive(Deserialize)]
+struct Product {
+    id: u32,
+    #[serde(default)]
+    name: String,
 }
 
 /// A logged-in operator; cheap to clone.
@@ -131,6 +146,47 @@ impl Operator {
         settings: ConnectionSettings,
     ) -> Result<Connection, OperatorError> {
         Connection::join(self.websocket.clone(), connection_uuid, settings).await
+    }
+
+    /// A ticket with all that the cloud knows about it.
+    pub async fn ticket(&self, ticket_id: &str) -> Result<Ticket, OperatorError> {
+        self.get("reading the ticket", &format!("{TICKET_PATH}/{ticket_id}")).await
+    }
+
+    /// Make and model of the vehicle with this VIN.
+    pub async fn vehicle_name(&self, vin: &str) -> Result<String, OperatorError> {
+        let found: Value =
+            self.get("looking up the vehicle", &format!("/v1/vehicles/search?vin={vin}")).await?;
+        let names = ["make", "model_group", "model"];
+        let names = names.map(|part| found.pointer(&format!("/{part}/name")).and_then(Value::as_str));
+        let mut words: Vec<&str> = Vec::new();
+        for name in names.into_iter().flatten() {
+            // a model's name often begins with that of its group
+            if words.last().is_some_and(|last| name.starts_with(last)) {
+                words.pop();
+            }
+            words.push(name);
+        }
+        Ok(words.join(" "))
+    }
+
+    /// The names of the products for a model of vehicle, by their numbers.
+    pub async fn product_names(
+        &self,
+        model: u32,
+        variant: Option<u32>,
+    ) -> Result<BTreeMap<u32, String>, OperatorError> {
+        let mut names = BTreeMap::new();
+        // without a filter, the list has the favourites only
+        for is_favorite in [true, false] {
+            let variant = variant.unwrap_or_default();
+            let path = format!(
+                "/v1/products?vehicle_model_id={model}&vehicle_model_variant_id={variant}&is_favorite={is_favorite}"
+            );
+            let page: ProductList = self.get("the list of products", &path).await?;
+            names.extend(page.result.into_iter().map(|product| (product.id, product.name)));
+        }
+        Ok(names)
     }
 
     /// The dialer that opens websockets with this login.

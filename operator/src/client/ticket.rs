@@ -22,6 +22,18 @@ pub struct Ticket {
     /// The connector in the vehicle.
     #[serde(default)]
     pub connector_uuid: Option<Uuid>,
+    /// The number of the connector in the vehicle.
+    #[serde(default, deserialize_with = "optional_text")]
+    pub connector_id: Option<String>,
+    /// The number of the vehicle's model in the catalogue.
+    #[serde(default)]
+    pub vehicle_model_id: Option<u32>,
+    /// The number of the variant of the model.
+    #[serde(default)]
+    pub vehicle_model_variant_id: Option<u32>,
+    /// The numbers of the ordered products.
+    #[serde(default, deserialize_with = "numbers")]
+    pub product_ids: Vec<u32>,
     /// When the ticket was created.
     #[serde(default)]
     pub created_at: Option<String>,
@@ -48,6 +60,19 @@ impl Ticket {
 /// Reads an id, which is a number in some of the cloud's answers and a string in others.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     optional_text(deserializer)?.ok_or_else(|| serde::de::Error::custom("expected a string or a number"))
+}
+
+/// Reads a list of numbers. The documents print a list in the list, too.
+fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
+    fn collect(value: &Value, numbers: &mut Vec<u32>) {
+        match value {
+            Value::Array(list) => list.iter().for_each(|value| collect(value, numbers)),
+            value => numbers.extend(value.as_u64().and_then(|number| u32::try_from(number).ok())),
+        }
+    }
+    let mut numbers = Vec::new();
+    collect(&Value::deserialize(deserializer)?, &mut numbers);
+    Ok(numbers)
 }
 
 fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

@@ -289,6 +289,13 @@ async fn an_operators_gateways_serve_tools_until_interrupted() {
     assert_eq!(answer[..3], [0x62, 0xF1, 0x87]);
     interrupt(gateway).await;
 
+    let (gateway, ready) = rig.gateway(&["openobd-gateway", "--listen", "127.0.0.1:0"]).await;
+    assert!(ready["openobd_gateway"].as_str().unwrap().starts_with("127.0.0.1:"), "{ready}");
+    interrupt(gateway).await;
+    let plaintext = rig.fails(&["openobd-gateway", "--listen", "0.0.0.0:0"], 1).await;
+    assert!(plaintext.contains("--tls-certificate"), "{plaintext}");
+    rig.fails(&["openobd-gateway", "--listen", "127.0.0.1:0", "--answers", "/nonexistent"], 1).await;
+
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     rig.fails(&["doip-gateway", "--over", "can", "--listen", &taken], 1).await;
@@ -313,7 +320,7 @@ async fn completions_for_every_shell_need_no_login() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let (code, stdout, stderr) = outcome(program(&["completions", shell]).output()).await;
         assert_eq!(code, 0, "{shell}: {stderr}");
-        for subcommand in ["tickets", "doip-gateway"] {
+        for subcommand in ["tickets", "doip-gateway", "openobd-gateway"] {
             assert!(stdout.contains(subcommand), "{shell}: {stdout}");
         }
     }

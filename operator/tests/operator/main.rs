@@ -14,3 +14,4 @@ mod can_gateway;
 mod client;
 mod command;
 mod doip_gateway;
+mod openobd;

@@ -14,4 +14,4 @@ pub(crate) use closed_message::ConnectionClosed;
 pub use envelope::Envelope;
 pub(crate) use policy::{PolicyReport, PolicyStateReport};
 pub use problem_kind::ProblemKind;
-pub(crate) use timestamp::rfc3339;
+pub use timestamp::rfc3339;

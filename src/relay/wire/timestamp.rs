@@ -9,7 +9,7 @@ const DAYS_BEFORE_EPOCH: u64 = 719_468;
 const DAYS_OF_ERA: u64 = 146_097;
 
 /// Writes the time as RFC 3339 has it, in whole seconds of UTC: `2026-11-30T10:03:29Z`. A time before 1970 becomes 1970.
-pub(crate) fn rfc3339(time: SystemTime) -> String {
+pub fn rfc3339(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (days, second) = (seconds / SECONDS_A_DAY + DAYS_BEFORE_EPOCH, seconds % SECONDS_A_DAY);
     // a year begins in March here, so that the leap day is its last one
