@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use connector_hal::can::CanFrame;
+use connector_hal::can::{CanFrame, CanId};
 
 use super::audit::RequestParts;
 use super::class::{Class, Condition, Mode, Unknown};
 use super::facts::{Engine, VehicleMotion};
-use super::frames::FrameMeaning;
+use super::frames::{ChannelFrames, FrameMeaning, request_in};
 use super::intent::{Intent, IntentTarget, Stage, What};
 use super::services::classify;
 use super::verdict::{PolicyRefusal, RuleNumber, Verdict, Why};
@@ -52,14 +52,17 @@ impl Policy {
         match intent.what {
             What::KeepAlive => ALLOWED,
             What::Pdu(request) => {
-                let verdict = self.judge_request(now, intent, request);
+                let verdict = self.judge_pdu(now, intent, request);
                 if stage == Stage::Turn && self.goes_out(&verdict) {
                     self.handle_sent(now, intent, request);
                 }
                 verdict
             }
             What::Frame(frame) => self.judge_frame(now, stage, intent, frame),
-            What::OpenChannel => self.judge_channel(now, intent, "opening a channel"),
+            What::OpenChannel => match self.judge_channel(now, intent, "opening a channel") {
+                Verdict::Allow { rule: 0 } => self.judge_flow_control(now, intent),
+                decided => decided,
+            },
             What::ConfigureBus => self.judge_channel(now, intent, "setting up the bus"),
             What::Scan => match self.judge_channel(now, intent, "a search for all ECUs") {
                 Verdict::Allow { rule: 0 } => self.judge_class(now, Class::Scan, "a search for all ECUs"),
@@ -77,6 +80,9 @@ impl Policy {
     }
 
     fn handle_sent(&mut self, now: Instant, intent: &Intent<'_>, request: &[u8]) {
+        if let IntentTarget::Can { id, .. } = intent.target {
+            self.sent.handle_pdu(intent.bus.index, id);
+        }
         self.transfers.handle_sent(now, intent.bus.index, intent.target, request);
         self.controls.handle_sent(intent.bus.index, intent.target, request);
         self.audit_sent(now, intent, request);
@@ -96,6 +102,54 @@ impl Policy {
             Some(index) => self.judge_rule(now, index, classified.class, classified.name()),
             None => self.judge_class(now, classified.class, classified.name()),
         }
+    }
+
+    /// Judges a PDU, and its frames as the ECUs read them that the channel is not meant for.
+    fn judge_pdu(&mut self, now: Instant, intent: &Intent<'_>, request: &[u8]) -> Verdict {
+        let verdict = self.judge_request(now, intent, request);
+        let IntentTarget::Can { extended, .. } = intent.target else { return verdict };
+        if !verdict.is_allowed() {
+            return verdict;
+        }
+        let other = self.judge_channel_frames(now, intent, ChannelFrames::new(extended, request));
+        if other.is_allowed() { verdict } else { other }
+    }
+
+    /// Judges the flow control that a channel will send: with an address byte, other ECUs may read a request.
+    fn judge_flow_control(&mut self, now: Instant, intent: &Intent<'_>) -> Verdict {
+        let IntentTarget::Can { extended, .. } = intent.target else { return ALLOWED };
+        let frame = extended.map(|address| [address, 0x30, 0, 0, 0, 0, 0, 0]);
+        self.judge_channel_frames(now, intent, frame.into_iter())
+    }
+
+    /// Judges the frames of an ISO-TP channel with the form of addressing that the channel does not have, and as frames
+    /// of the bus if their identifier is none of diagnostics.
+    fn judge_channel_frames(
+        &mut self,
+        now: Instant,
+        intent: &Intent<'_>,
+        frames: impl Iterator<Item = [u8; 8]>,
+    ) -> Verdict {
+        let IntentTarget::Can { id, extended } = intent.target else { return ALLOWED };
+        if !self.sent.is_diagnostic(id) {
+            let verdict = self.judge_bus_frame(now, intent, id);
+            if !verdict.is_allowed() {
+                return verdict;
+            }
+        }
+        if !self.sent.may_have_other_form(intent.bus.index, id, extended) {
+            return ALLOWED;
+        }
+        for frame in frames {
+            let other = if extended.is_some() { None } else { frame.first().copied() };
+            let Some(request) = request_in(other, &frame) else { continue };
+            let target = IntentTarget::Can { id, extended: other };
+            let verdict = self.judge_request(now, &Intent { target, ..*intent }, request);
+            if !verdict.is_allowed() {
+                return verdict;
+            }
+        }
+        ALLOWED
     }
 
     fn judge_channel(&mut self, now: Instant, intent: &Intent<'_>, name: &'static str) -> Verdict {
@@ -120,7 +174,7 @@ impl Policy {
                     let target = IntentTarget::Can { id: frame.id(), extended };
                     self.judge_request(now, &Intent { target, ..*intent }, data)
                 }
-                FrameMeaning::Bus => self.judge_bus_frame(now, intent, frame),
+                FrameMeaning::Bus => self.judge_bus_frame(now, intent, frame.id()),
                 FrameMeaning::Harmless => ALLOWED,
                 FrameMeaning::NoFirstFrame => Verdict::Refuse(PolicyRefusal {
                     rule: 0,
@@ -153,8 +207,8 @@ impl Policy {
         verdict
     }
 
-    fn judge_bus_frame(&mut self, now: Instant, intent: &Intent<'_>, frame: &CanFrame) -> Verdict {
-        let intent = Intent { target: IntentTarget::Can { id: frame.id(), extended: None }, ..*intent };
+    fn judge_bus_frame(&mut self, now: Instant, intent: &Intent<'_>, id: CanId) -> Verdict {
+        let intent = Intent { target: IntentTarget::Can { id, extended: None }, ..*intent };
         let rule = self
             .settings
             .rules

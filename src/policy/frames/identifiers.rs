@@ -30,6 +30,11 @@ pub(super) fn addressing(id: CanId) -> Addressing {
     }
 }
 
+/// Whether the identifier is one of OBD's requests to one ECU, which have normal addressing (ISO 15765-4, 10.3).
+pub(super) fn is_obd(id: CanId) -> bool {
+    !id.is_extended() && (0x7E0..=0x7E7).contains(&id.raw())
+}
+
 /// Whether the identifier is one of diagnostics by the standards.
 pub(super) fn is_diagnostic(id: CanId) -> bool {
     match (id.is_extended(), id.raw()) {

@@ -1,6 +1,7 @@
 //! The policy for raw frames. Each frame is decoded as the ECUs that receive its identifier decode it, so that a
 //! request in a raw frame is judged like a request on a channel.
 
+mod channel;
 mod identifiers;
 mod isotp;
 mod tp20;
@@ -13,6 +14,7 @@ use crate::protocol::isotp::NPdu;
 
 use super::services::is_response;
 
+pub(super) use self::channel::{ChannelFrames, request_in};
 use self::identifiers::Addressing;
 use self::isotp::Receivers;
 
@@ -65,7 +67,8 @@ impl Frames {
         Self { watched, channels: tp20::RawTp20Channels::default(), diagnostic_ids, clock: 0 }
     }
 
-    fn is_diagnostic(&self, id: CanId) -> bool {
+    /// Whether the identifier is one of diagnostics.
+    pub(super) fn is_diagnostic(&self, id: CanId) -> bool {
         identifiers::is_diagnostic(id) || self.diagnostic_ids.contains(&id.raw())
     }
 
@@ -136,6 +139,27 @@ impl Frames {
         let watched = self.watched(bus, frame.id());
         for address in isotp::addresses(watched.addressing, frame.data()).into_iter().flatten() {
             watched.receivers.handle_frame(address, frame.data(), is_allowed);
+        }
+    }
+
+    /// Handles a PDU of a channel: its response shows the form of addressing.
+    pub(super) fn handle_pdu(&mut self, bus: usize, id: CanId) {
+        self.clock += 1;
+        self.watched(bus, id);
+    }
+
+    /// Whether ECUs may read the frames of an ISO-TP channel with the other form of addressing than the channel's own.
+    pub(super) fn may_have_other_form(&self, bus: usize, id: CanId, extended: Option<u8>) -> bool {
+        let watched = self.watched.get(&(bus, id));
+        let addressing = if identifiers::is_obd(id) {
+            Addressing::Normal
+        } else {
+            watched.map_or_else(|| identifiers::addressing(id), |watched| watched.addressing)
+        };
+        match extended {
+            None => addressing != Addressing::Normal,
+            // as an N_PCI, the address has to begin a single or first frame
+            Some(address) => addressing != Addressing::Extended && address < 0x20,
         }
     }
 

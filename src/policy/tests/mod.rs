@@ -1,5 +1,6 @@
 //! Tests of the policy as a whole.
 
+mod channels;
 mod frames;
 mod property;
 mod rules;
