@@ -167,12 +167,13 @@ pub fn clean(text: &str) -> String {
     cleaned
 }
 
-/// Whether the character can end a line, move the cursor, or change the order of the characters after it.
+/// Whether the character can end a line, move the cursor, change the order of the characters after it, or is not seen.
 fn is_deceptive(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
-            '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}'
+            '\u{AD}' | '\u{061C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+                | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}'
         )
 }
 
@@ -204,11 +205,11 @@ mod tests {
 
     #[test]
     fn a_text_from_outside_cannot_forge_a_line() {
-        let forged = "busy\n2026-11-30T13:00:00Z ERROR connector_agent: forged\r\u{1b}[2J\u{202e}\u{2028}";
+        let forged = "busy\n2026-11-30T13:00:00Z ERROR connector_agent: forged\r\u{1b}[2J\u{202e}\u{2028}\u{ad}\u{e0041}";
         let cleaned = clean(forged);
         assert_eq!(
             cleaned,
-            r"busy\n2026-11-30T13:00:00Z ERROR connector_agent: forged\r\u{1b}[2J\u{202e}\u{2028}"
+            r"busy\n2026-11-30T13:00:00Z ERROR connector_agent: forged\r\u{1b}[2J\u{202e}\u{2028}\u{ad}\u{e0041}"
         );
         assert_eq!(clean("ä „quoted“ – 漢字 \\ '\"'"), "ä „quoted“ – 漢字 \\ '\"'", "harmless");
     }

@@ -104,7 +104,7 @@ impl LoginTask {
     fn resume_tokens(&mut self, login: StoredLogin) {
         let remaining = login.remaining(unix_now());
         remember(&login.tokens);
-        let Tokens { access, refresh, lifetime } = login.tokens;
+        let Tokens { access, refresh, lifetime, id: _ } = login.tokens;
         let tokens = StoredTokens { lifetime, remaining, can_refresh: refresh.is_some() };
         self.auth = Auth::resume(self.seed, now(), tokens);
         self.refresh_token = refresh;
@@ -196,10 +196,10 @@ impl LoginTask {
 
 /// Keeps the tokens out of the log, also where a text of the cloud quotes them.
 fn remember(tokens: &Tokens) {
-    secrets::remember_token(&tokens.access);
-    if let Some(refresh) = &tokens.refresh {
-        secrets::remember_token(refresh);
-    }
+    [Some(&tokens.access), tokens.refresh.as_ref(), tokens.id.as_ref()]
+        .into_iter()
+        .flatten()
+        .for_each(secrets::remember_token);
 }
 
 fn classify(error: &RestError) -> LoginFailure {
@@ -207,9 +207,9 @@ fn classify(error: &RestError) -> LoginFailure {
         RestError::Refused { status: 429, retry_after, .. } => {
             LoginFailure::TooMany { retry_after: *retry_after }
         }
-        // A redirection, which the client does not follow, says nothing about the pincode: it comes from
-        // something between the connector and the cloud.
-        RestError::Refused { status: 300..=399, retry_after, .. } => {
+        // A redirection, which the client does not follow, or a change of the protocol says nothing about the
+        // pincode: it comes from something between the connector and the cloud.
+        RestError::Refused { status: ..=399, retry_after, .. } => {
             LoginFailure::Unavailable { retry_after: *retry_after }
         }
         error if error.is_transient() => LoginFailure::Unavailable { retry_after: error.retry_after() },
@@ -230,7 +230,7 @@ mod tests {
         for status in [400, 401, 403, 404, 422] {
             assert_eq!(failure(status), LoginFailure::Rejected { retry_after }, "{status}");
         }
-        for status in [301, 302, 307, 308, 408, 500, 502, 503, 504] {
+        for status in [101, 301, 302, 307, 308, 408, 500, 502, 503, 504] {
             assert_eq!(failure(status), LoginFailure::Unavailable { retry_after }, "{status}");
         }
         assert_eq!(failure(429), LoginFailure::TooMany { retry_after });

@@ -162,6 +162,7 @@ impl LoginStore {
         let tokens = Tokens {
             access: contents.access_token,
             refresh: contents.refresh_token,
+            id: None,
             lifetime: Duration::from_secs(contents.lifetime_seconds),
         };
         let LoginContents { obtained_at, known_time, .. } = contents;
@@ -272,7 +273,7 @@ mod tests {
 
     fn stored(obtained_at: u64, lifetime: u64) -> StoredLogin {
         let lifetime = Duration::from_secs(lifetime);
-        let tokens = Tokens { access: "a".into(), refresh: None, lifetime };
+        let tokens = Tokens { access: "a".into(), refresh: None, id: None, lifetime };
         StoredLogin { tokens, obtained_at, known_time: 0 }
     }
 }

@@ -62,7 +62,7 @@ impl StoreTask {
     pub(super) fn save(&mut self, access: &SecretString, refresh: Option<&SecretString>, lifetime: Duration) {
         if self.store.is_some() {
             let (access, refresh) = (access.clone(), refresh.cloned());
-            self.unsaved.tokens = Some(Tokens { access, refresh, lifetime });
+            self.unsaved.tokens = Some(Tokens { access, refresh, id: None, lifetime });
             self.start_saving();
         }
     }

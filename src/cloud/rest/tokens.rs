@@ -22,6 +22,8 @@ pub struct Tokens {
     pub access: SecretString,
     /// The token for the next refresh.
     pub refresh: Option<SecretString>,
+    /// The token that describes the user. The agent has no use for it, but keeps it out of the log.
+    pub(crate) id: Option<SecretString>,
     /// The lifetime of the access token, from when it was issued.
     pub lifetime: Duration,
 }
@@ -50,6 +52,8 @@ struct TokenAnswer {
     access_token: SecretString,
     #[serde(default)]
     refresh_token: Option<SecretString>,
+    #[serde(default)]
+    id_token: Option<SecretString>,
     #[serde(default)]
     expires_in: Option<Value>,
 }
@@ -85,6 +89,7 @@ impl Tokens {
         Ok(Self {
             lifetime: stated.into_iter().flatten().min().unwrap_or(DEFAULT_LIFETIME),
             access: answer.access_token,
+            id: answer.id_token,
             refresh: answer.refresh_token.filter(|token| !token.expose_secret().is_empty()),
         })
     }
