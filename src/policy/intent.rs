@@ -38,8 +38,10 @@ pub enum What<'a> {
     Frame(&'a CanFrame),
     /// Sends what keeps a session alive, or ends it.
     KeepAlive,
-    /// Opens a channel to the target.
+    /// Opens a channel of PDUs to the target.
     OpenChannel,
+    /// Opens a channel of raw frames, each of which is judged by itself.
+    OpenRawChannel,
     /// Sets up the bus.
     ConfigureBus,
     /// Searches for all ECUs of the bus.

@@ -63,6 +63,7 @@ impl Policy {
                 Verdict::Allow { rule: 0 } => self.judge_flow_control(now, intent),
                 decided => decided,
             },
+            What::OpenRawChannel => self.judge_channel(now, intent, "opening a channel"),
             What::ConfigureBus => self.judge_channel(now, intent, "setting up the bus"),
             What::Scan => match self.judge_channel(now, intent, "a search for all ECUs") {
                 Verdict::Allow { rule: 0 } => self.judge_class(now, Class::Scan, "a search for all ECUs"),

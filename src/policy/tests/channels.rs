@@ -118,6 +118,7 @@ fn a_channel_on_an_identifier_outside_diagnostics_is_of_the_class_bus() {
     for id in [0x1A0, 0x0CF0_0400] {
         assert!(!vehicle.channel(id, None, What::OpenChannel), "{id:X}");
         assert!(!vehicle.channel(id, Some(0xFF), What::OpenChannel), "{id:X}");
+        assert!(vehicle.channel(id, None, What::OpenRawChannel), "{id:X}: each raw frame is judged");
         assert!(!vehicle.sends(id, Some(0xFF), &[0x22, 0xAA, 0xBB, 0xCC, 0xDD, 0xEE]), "{id:X}");
     }
     let mut known = Vehicle::new("[facts]\ndiagnostic_ids = [0x1A0]", false);

@@ -13,7 +13,7 @@ use crate::policy::{BusPolicy, IntentTarget, Stage, What};
 use crate::protocol::problem::Problem;
 use crate::relay::buses::bus::StartFailure;
 use crate::relay::buses::bus_setup::BusSetup;
-use crate::relay::buses::channel_setup::ChannelSetup;
+use crate::relay::buses::channel_setup::{ChannelKind, ChannelSetup};
 use crate::relay::buses::{Opening, build};
 use crate::relay::wire::request::{CloseChannel, ConfigureBuses, OpenChannel, Request, ResumeConnection};
 use crate::relay::wire::{CloseReason, Envelope, ProblemKind};
@@ -218,7 +218,11 @@ impl RelayConnection {
         };
         if let Some(policy) = self.policies.get(index) {
             let target = setup.kind.target();
-            let refusal = policy.refuses(now, Stage::Turn, target, What::OpenChannel);
+            let what = match setup.kind {
+                ChannelKind::Raw(_) => What::OpenRawChannel,
+                _ => What::OpenChannel,
+            };
+            let refusal = policy.refuses(now, Stage::Turn, target, what);
             refused_by_policy(refusal).map_err(refuse)?;
         }
         let opening = bus.open_channel(now, number, &setup.kind, &limits).map_err(refuse)?;
