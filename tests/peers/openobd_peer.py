@@ -100,6 +100,77 @@ def identify(job):
     return {"answers": found}
 
 
+def trouble_codes(job):
+    """The trouble codes of each ECU before and after they are cleared, with their number by the ECU."""
+    session = start(job)
+    set_bus_configuration(session, [can_bus()])
+    found = []
+    for ecu in job["ecus"]:
+        socket = isotp_socket.IsotpSocket(session, isotp(ecu), timeout=PATIENCE)
+        number = int(socket.request("1901FF")[8:12], 16)
+        stored = socket.request("1902FF")
+        found.append({"number": number, "stored": stored, "cleared": socket.request("14FFFFFF")})
+        found[-1]["left"] = socket.request("1902FF")
+        socket.stop_stream()
+    success(session)
+    return {"ecus": found}
+
+
+def failure(socket):
+    """The status with which the stream of a channel ends, without a request."""
+    return status_of(socket.stream_handler.receive, timeout=PATIENCE)
+
+
+def sessions(job):
+    """Two sessions on two connectors take turns; each keeps its own vehicle and variables."""
+    both = [start(job | {"ticket": ticket}) for ticket in job["tickets"]]
+    sockets = []
+    for number, session in enumerate(both):
+        set_bus_configuration(session, [can_bus()])
+        session.set_context_variable("name", str(number), ContextType.CONNECTION_CONTEXT)
+        sockets.append(isotp_socket.IsotpSocket(session, isotp(job["ecus"][number]), timeout=PATIENCE))
+    found = [[], []]
+    for _ in range(5):
+        for number, socket in enumerate(sockets):
+            found[number].append(socket.request(job["ecus"][number]["requests"][0]))
+    names = [session.get_context_variable("name", ContextType.CONNECTION_CONTEXT).value for session in both]
+    states = sorted(one.state for one in OpenOBD(arguments(job)).get_session_list().sessions)
+    success(both[0])
+    after = sockets[1].request(job["ecus"][1]["requests"][0])
+    ended = status_of(both[0].get_configuration)
+    success(both[1])
+    return {"answers": found, "names": names, "states": states, "after": after, "ended": ended}
+
+
+def holds(job):
+    """A script that works until somebody ends it."""
+    session = start(job)
+    set_bus_configuration(session, [can_bus()])
+    socket = isotp_socket.IsotpSocket(session, isotp(job["ecus"][0]), timeout=PATIENCE)
+    socket.request("3E00")
+    print(json.dumps("working"), flush=True)
+    time.sleep(600)
+
+
+def takes_over(job):
+    """Starts a session on the ticket as soon as the gateway lets go of the script before."""
+    openobd = OpenOBD(arguments(job))
+    refused = 0
+    while True:
+        try:
+            session = openobd.start_session_on_ticket(job["ticket"])
+            break
+        except OpenOBDException as error:
+            refused += 1
+            assert error.status == 9 and refused < 100, error
+            time.sleep(0.2)
+    SessionTokenHandler(session)
+    found = ask_all(session, job["ecus"])
+    success(session)
+    states = sorted(one.state for one in openobd.get_session_list().sessions)
+    return {"answers": found, "states": states}
+
+
 def lifecycle(job):
     """Tokens, states, and how each mistake is refused."""
     openobd = OpenOBD(arguments(job))
@@ -200,6 +271,12 @@ def raw(job):
         socket.send(payload)
         result[name] = status_of(socket.receive)
     everything.send("00")
+    for name, channel in (
+        ("no bus", RawChannel(bus_name="X")),
+        ("no bus name", RawChannel()),
+        ("identifier too great", RawChannel(bus_name="HS", request_id=0x2000_0000)),
+    ):
+        result[name] = failure(raw_socket.RawSocket(session, channel, timeout=PATIENCE))
     result["receive-only"] = status_of(lambda: [everything.receive() for _ in range(100)])
     success(session)
     return result
@@ -211,13 +288,25 @@ def tp20(job):
     found = []
     for ecu in job["ecus"]:
         channel = Tp20Channel(bus_name="HS", logical_address=ecu["logical_address"])
-        socket = tp20_socket.Tp20Socket(session, channel, timeout=PATIENCE)
-        found.append([socket.request(request, silent=True) for request in ecu["requests"]])
+        for attempt in range(10):
+            socket = tp20_socket.Tp20Socket(session, channel, timeout=PATIENCE)
+            try:
+                found.append([socket.request(request, silent=True) for request in ecu["requests"]])
+                break
+            except OpenOBDStreamException as error:
+                # on a busy machine, the ECU may close the channel that is being opened
+                print(error, file=sys.stderr)
+                assert error.status == 4 and attempt < 9, error
         socket.stop_stream()
     socket = tp20_socket.Tp20Socket(session, Tp20Channel(bus_name="HS", logical_address=0x7A), timeout=PATIENCE)
-    absent = status_of(socket.receive, PATIENCE)
+    failures = {"absent": failure(socket)}
+    for name, channel in (
+        ("no bus", Tp20Channel(bus_name="X", logical_address=1)),
+        ("address too great", Tp20Channel(bus_name="HS", logical_address=0x100)),
+    ):
+        failures[name] = failure(tp20_socket.Tp20Socket(session, channel, timeout=PATIENCE))
     success(session)
-    return {"answers": found, "absent": absent}
+    return {"answers": found, "failures": failures}
 
 
 def kline(job):
@@ -229,12 +318,21 @@ def kline(job):
         socket = kline_socket.KlineSocket(session, KlineChannel(bus_name="K", ecu_id=0x11), timeout=PATIENCE)
         try:
             answer = socket.request("1A90")
+            codes = [socket.request(request) for request in ("1800FF00", "14FF00", "1800FF00")]
             break
         except OpenOBDException as error:
             # a busy machine may miss an answer
             print(error, file=sys.stderr)
+    socket.stop_stream()
+    failures = {}
+    for name, channel in (
+        ("absent", KlineChannel(bus_name="K", ecu_id=0x77)),
+        ("no bus", KlineChannel(bus_name="X", ecu_id=0x11)),
+        ("address too great", KlineChannel(bus_name="K", ecu_id=0x100)),
+    ):
+        failures[name] = failure(kline_socket.KlineSocket(session, channel, timeout=PATIENCE))
     success(session)
-    return {"answer": answer}
+    return {"answer": answer, "codes": codes, "failures": failures}
 
 
 def doip(job):
@@ -247,8 +345,21 @@ def doip(job):
     channel = DoipChannel(bus_name="ETH", gateway_id=job["gateway"], tester_id=0x0E80, ecu_id=job["ecu"])
     socket = doip_socket.DoipSocket(session, channel, timeout=PATIENCE)
     answer = socket.request(job["request"])
+    codes = [socket.request(request) for request in ("1902FF", "14FFFFFF", "1902FF")]
+    socket.stop_stream()
+    failures = {}
+    known = dict(bus_name="ETH", gateway_id=job["gateway"], tester_id=0x0E80, ecu_id=job["ecu"])
+    for name, change in (
+        ("no bus", {"bus_name": "X"}),
+        ("address too great", {"ecu_id": 0x10000}),
+        ("another gateway", {"gateway_id": 0x0001}),
+    ):
+        channel = DoipChannel(**(known | change))
+        failures[name] = failure(doip_socket.DoipSocket(session, channel, timeout=PATIENCE))
+    absent = doip_socket.DoipSocket(session, DoipChannel(**(known | {"ecu_id": 0x0FFE})), timeout=PATIENCE)
+    failures["absent"] = status_of(absent.request, "3E00")
     success(session)
-    return {"answer": answer}
+    return {"answer": answer, "codes": codes, "failures": failures}
 
 
 def terminal15(job):
@@ -353,12 +464,13 @@ def latency(job):
     socket = isotp_socket.IsotpSocket(session, isotp(job["ecus"][0]), timeout=PATIENCE)
 
     def median(call):
+        """The time in the middle, and how many calls a second there were."""
         times = []
         for _ in range(job["requests"]):
             began = time.perf_counter()
             call()
             times.append(time.perf_counter() - began)
-        return round(sorted(times)[len(times) // 2] * 1e6)
+        return [round(sorted(times)[len(times) // 2] * 1e6), round(len(times) / sum(times))]
 
     socket.request("3E00")
     result = {"request": median(lambda: socket.request("3E00")), "call": median(session.get_configuration)}

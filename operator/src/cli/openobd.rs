@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
+use connector_agent::print_line;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -31,7 +32,7 @@ pub(super) async fn openobd_gateway(cloud: &CloudArgs, args: &OpenobdGatewayArgs
     let server = server.map_err(|error| {
         local(error, "check the address and the files, and that no other program uses the address")
     })?;
-    println!("{}", json!({"openobd_gateway": server.address(), "tls": tls.is_some()}));
+    print_line!("{}", json!({"openobd_gateway": server.address(), "tls": tls.is_some()}));
     let stop = async {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use connector_agent::cli::clean;
+use connector_agent::print_line;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -59,11 +60,11 @@ fn ask(control: Control) -> Result<Control, AnswerError> {
     let choices = clean(&choices(&control));
     loop {
         if choices.is_empty() {
-            println!("{label}");
+            print_line!("{label}");
             return Ok(control);
         }
-        print!("{label} ({choices}): ");
-        let _no_terminal = std::io::stdout().flush();
+        let mut terminal = std::io::stdout();
+        let _no_terminal = write!(terminal, "{label} ({choices}): ").and_then(|()| terminal.flush());
         let mut line = String::new();
         match std::io::stdin().lock().read_line(&mut line) {
             Ok(0) | Err(_) => return Err(AnswerError::NoAnswer(label)),
@@ -71,7 +72,7 @@ fn ask(control: Control) -> Result<Control, AnswerError> {
         }
         match fill(control.clone(), line.trim_end_matches(['\r', '\n'])) {
             Ok(answered) => return Ok(answered),
-            Err(error) => println!("{}", clean(&error.to_string())),
+            Err(error) => print_line!("{}", clean(&error.to_string())),
         }
     }
 }

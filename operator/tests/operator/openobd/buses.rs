@@ -17,7 +17,14 @@ async fn raw_frames_go_both_ways_and_wrong_ones_are_refused() {
     let Some((_rig, result)) = in_vehicle("VOLKSWAGEN_GOLF_MK7", "raw", None).await else { return };
     assert!(result["answer"].as_str().unwrap().starts_with("027E00"), "{result}");
     assert!(result["seen"][0][0].is_number(), "{result}");
-    for (name, status) in [("too long", 3), ("not hexadecimal", 3), ("receive-only", 9)] {
+    for (name, status) in [
+        ("too long", 3),
+        ("not hexadecimal", 3),
+        ("receive-only", 9),
+        ("no bus", 5),
+        ("no bus name", 3),
+        ("identifier too great", 3),
+    ] {
         assert_eq!(result[name], status, "{name}: {result}");
     }
 }
@@ -52,7 +59,8 @@ async fn a_script_reads_ecus_behind_tp20() {
         .unzip();
     let job = with(job(&sandbox, &gateway, &connector, None).await, json!({"ecus": asked}));
     let result = run_to_end(command.arg(job.to_string())).await;
-    assert_eq!(result, json!({"answers": answered, "absent": 4}));
+    let failures = json!({"absent": 4, "no bus": 5, "address too great": 3});
+    assert_eq!(result, json!({"answers": answered, "failures": failures}));
 }
 
 /// The K-line arguments of `connector-sim vehicle`.
@@ -79,6 +87,8 @@ async fn a_script_reads_an_ecu_on_a_kline() {
     let job = with(job(&sandbox, &gateway, &connector, None).await, json!({"pin": 1}));
     let result = run_to_end(command.arg(job.to_string())).await;
     assert_eq!(result["answer"], hex(b"\x5A\x90WVWZZZ1KZ6W000001").to_uppercase());
+    assert_eq!(result["codes"], json!(["58020100E1030061", "54FF00", "5800"]));
+    assert_eq!(result["failures"], json!({"absent": 4, "no bus": 5, "address too great": 3}));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,6 +113,9 @@ async fn a_script_reads_an_ecu_behind_doip() {
     let job = with(job(&sandbox, &gateway, &connector, None).await, more);
     let result = run_to_end(command.arg(job.to_string())).await;
     assert_eq!(result["answer"], hex(&exchange.response).to_uppercase());
+    assert_eq!((&result["codes"][1], &result["codes"][2]), (&json!("54"), &json!("59027F")), "{result}");
+    let failures = json!({"absent": 14, "another gateway": 4, "no bus": 5, "address too great": 3});
+    assert_eq!(result["failures"], failures);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use connector_operator::client::Timing;
+use connector_test_support::agent::{TestAgent, bus, vehicle};
 use connector_test_support::config::{configure, isotp};
+use connector_test_support::data::{record, workspace};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::*;
 
@@ -25,6 +28,71 @@ async fn every_ecu_of_ten_vehicles_is_identified_by_a_script() {
         let Some((rig, result)) = in_vehicle(platform, "identify", None).await else { return };
         assert_eq!(result, json!({"answers": known(&rig.record).1}), "{platform}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_reads_and_clears_the_trouble_codes_of_every_ecu() {
+    let shown = in_vehicle("VOLKSWAGEN_GOLF_MK7", "trouble_codes", None).await;
+    let Some((rig, result)) = shown else { return };
+    let ecus = result["ecus"].as_array().unwrap();
+    assert_eq!(ecus.len(), rig.record.ecus.len());
+    let mut total = 0;
+    for ecu in ecus {
+        let number = ecu["number"].as_u64().unwrap() as usize;
+        let stored = ecu["stored"].as_str().unwrap();
+        assert!(stored.starts_with("59027F"), "{ecu}");
+        // each code has three bytes, and one of status
+        assert_eq!(stored.len(), "59027F".len() + 8 * number, "{ecu}");
+        assert_eq!((&ecu["cleared"], &ecu["left"]), (&json!("54"), &json!("59027F")), "{ecu}");
+        total += number;
+    }
+    assert!(total > 0, "{result}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scripts_on_two_connectors_work_at_the_same_time() {
+    let Some(mut command) = script("sessions").await else { return };
+    let sandbox = Sandbox::start(2).await;
+    let gateway = TestGateway::start(&sandbox, None).await;
+    let (mut running, mut tickets, mut ecus, mut answers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut first = Value::Null;
+    for (connector, platform) in sandbox.connectors.clone().iter().zip(["VOLKSWAGEN_GOLF_MK7", "HONDA_CIVIC"])
+    {
+        let (bus, record) = (bus(), record(platform));
+        let in_bus = vehicle(&record, &bus);
+        let agent = TestAgent::start(&sandbox, connector, &bus, AgentSettings::default());
+        sandbox.portal(connector).await.sees_online().await;
+        running.push((in_bus, agent));
+        first = job(&sandbox, &gateway, connector, None).await;
+        tickets.push(first["ticket"].clone());
+        let (mut asked, mut answered) = known(&record);
+        ecus.push(asked.swap_remove(0));
+        answers.push(vec![answered.swap_remove(0).swap_remove(0); 5]);
+    }
+    let job = with(first, json!({"tickets": tickets, "ecus": ecus}));
+    let result = run_to_end(command.arg(job.to_string())).await;
+    let expected = json!({
+        "answers": answers, "names": ["0", "1"], "states": ["active", "active"], "after": answers[1][0], "ended": 9,
+    });
+    assert_eq!(result, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ticket_of_a_script_that_dies_is_free_for_the_next_script() {
+    let (Some(mut dies), Some(mut next)) = (script("holds").await, script("takes_over").await) else {
+        return;
+    };
+    let rig = Rig::start("VOLKSWAGEN_GOLF_MK7").await;
+    let gateway = TestGateway::start(&rig.sandbox, None).await;
+    let (asked, answered) = known(&rig.record);
+    let job = with(job(&rig.sandbox, &gateway, &rig.connector, rig.vin()).await, json!({"ecus": asked}));
+    let mut child = dies.arg(job.to_string()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = tokio::time::timeout(Duration::from_secs(120), lines.next_line()).await.unwrap().unwrap();
+    assert_eq!(line.as_deref(), Some("\"working\""));
+    child.kill().await.unwrap();
+    let result = run_to_end(next.arg(job.to_string())).await;
+    assert_eq!(result, json!({"answers": answered, "states": ["finished", "interrupted"]}));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,7 +225,7 @@ async fn the_gateway_adds_little_to_the_time_of_a_request() {
     let connection = rig.join(ticket.connection().unwrap()).await;
     configure(&connection).await;
     let channel = connection.open_isotp(isotp(rig.ecu())).await.unwrap();
-    let mut times = Vec::new();
+    let mut times: Vec<Duration> = Vec::new();
     for _ in 0..REQUESTS {
         let began = Instant::now();
         channel.request(&[0x3E, 0x00], &Timing::default()).await.unwrap();
@@ -167,12 +235,13 @@ async fn the_gateway_adds_little_to_the_time_of_a_request() {
     connection.close().await.unwrap();
     let job = with(job, json!({"ecus": [ecu(rig.ecu(), Vec::new())], "requests": REQUESTS}));
     let script = run_to_end(command.arg(job.to_string())).await;
-    let library = times[REQUESTS / 2].as_micros();
-    println!(
-        "library: {library} µs; script: {} µs; call of the script: {} µs",
-        script["request"], script["call"]
-    );
-    assert!(script["request"].as_u64().unwrap() > 0, "{script}");
+    let median = times[REQUESTS / 2].as_micros();
+    let a_second = (REQUESTS as f64 / times.iter().sum::<Duration>().as_secs_f64()).round();
+    println!("| library | {median} µs | {a_second} a second |");
+    for (name, what) in [("request", "script"), ("call", "call of the script")] {
+        println!("| {what} | {} µs | {} a second |", script[name][0], script[name][1]);
+        assert!(script[name][1].as_u64().unwrap() > 0, "{script}");
+    }
 }
 
 const READ_VIN: &str = r#"
@@ -258,4 +327,53 @@ async fn the_clients_command_line_serves_and_calls_functions_across_programs() {
     assert!(out.contains(&format!("ANSWER 490201{vin} the caller")), "{out}{err}{}", log.lock().unwrap());
     drop(host);
     reading.abort();
+}
+
+/// The text between two lines of fences of this language.
+fn block(document: &str, language: &str) -> String {
+    let (_, rest) = document.split_once(&format!("```{language}\n")).unwrap();
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+fn replaced(commands: &str, from: &str, to: &str) -> String {
+    assert!(commands.contains(from), "docs/openobd.md has no {from} any more: {commands}");
+    commands.replace(from, to)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_five_commands_of_the_manual_end_with_the_answer_of_an_ecu() {
+    let Some(python) = python_with(PURPOSE, MODULES).await else { return };
+    let manual = std::fs::read_to_string(workspace().join("docs/openobd.md")).unwrap();
+    let commands = block(&manual, "sh");
+    assert_eq!(commands.lines().count(), 5, "{commands}");
+    let rig = Rig::start("VOLKSWAGEN_GOLF_MK7").await;
+    let ticket = rig.sandbox.pending(&rig.connector, rig.vin()).await;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("read_vin.py"), block(&manual, "python")).unwrap();
+    let cloud = directory.path().join("cloud.json");
+    std::fs::write(&cloud, rig.sandbox.cloud.ready_line()).unwrap();
+    // the file has secrets
+    std::fs::set_permissions(&cloud, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+
+    // only the placeholders, and the port, which another program may use
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let operator = &rig.sandbox.cloud.operator;
+    let listen = format!("openobd-gateway --listen 127.0.0.1:{port} &");
+    let commands = replaced(&commands, "openobd-gateway &", &listen);
+    let commands = replaced(&commands, "GRPC_PORT=50051", &format!("GRPC_PORT={port}"));
+    let commands = replaced(&commands, "CLIENT_ID=ID", &format!("CLIENT_ID={}", operator.client_id));
+    let commands = replaced(&commands, "SECRET=SECRET", &format!("SECRET={}", operator.client_secret));
+    let commands = replaced(&commands, "--ticket TICKET", &format!("--ticket {ticket}"));
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_connector-operator"));
+    let mut path = vec![python.parent().unwrap().to_owned(), binary.parent().unwrap().to_owned()];
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
+    let mut shell = Command::new("bash");
+    // the gateway ends with the shell
+    shell.args(["-euc", &format!("trap 'kill %1' EXIT\n{commands}")]).current_dir(directory.path());
+    shell.env("PATH", std::env::join_paths(path).unwrap()).env("PYTHONUNBUFFERED", "1");
+    shell.stdin(std::process::Stdio::null()).kill_on_drop(true);
+    let ran = tokio::time::timeout(Duration::from_secs(240), shell.output()).await.unwrap().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    let answer = format!("490201{}", hex(rig.vin().unwrap().as_bytes()).to_uppercase());
+    assert!(ran.status.success() && out.lines().any(|line| line == answer), "{out}{err}");
 }
