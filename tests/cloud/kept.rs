@@ -210,6 +210,7 @@ fn a_crash_during_a_write_leaves_the_old_or_the_new_login() {
     let tokens = |name: &str| Tokens {
         access: name.into(),
         refresh: Some(name.into()),
+        id: None,
         lifetime: Duration::from_secs(3600),
     };
     kept.save(&tokens("old")).unwrap();
@@ -231,7 +232,8 @@ fn a_debug_print_hides_the_kept_tokens() {
     let directory = tempfile::tempdir().unwrap();
     let kept = LoginStore::new(&config("http://127.0.0.1:1", directory.path())).unwrap();
     let lifetime = Duration::from_secs(60);
-    kept.save(&Tokens { access: "aa-secret".into(), refresh: Some("bb-secret".into()), lifetime }).unwrap();
+    kept.save(&Tokens { access: "aa-secret".into(), refresh: Some("bb-secret".into()), id: None, lifetime })
+        .unwrap();
     let printed = format!("{:?} {kept:?}", kept.load().unwrap().unwrap());
     assert!(!printed.contains("-secret"), "{printed}");
     let file = directory.path().join("login.json");

@@ -23,7 +23,7 @@ pub struct Tokens {
     /// The token for the next refresh.
     pub refresh: Option<SecretString>,
     /// The token that describes the user. The agent has no use for it, but keeps it out of the log.
-    pub(crate) id: Option<SecretString>,
+    pub id: Option<SecretString>,
     /// The lifetime of the access token, from when it was issued.
     pub lifetime: Duration,
 }
