@@ -384,7 +384,7 @@ impl<'a> Incoming<'a> {
         self.age.saturating_add(Duration::from_micros(waited(record)))
     }
 
-    /// The peer's clock when a record began to wait for its message, in µs; see [`Link::age`](super::Link::age).
+    /// The peer's clock when a record began to wait for its message, in µs; see [`Link::age`].
     pub(crate) fn time_of(&self, record: &Record<'_>) -> u64 {
         self.time.saturating_sub(waited(record))
     }

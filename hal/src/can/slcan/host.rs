@@ -16,6 +16,12 @@ pub(super) const WINDOW: usize = 16;
 const EVENTS: usize = 4096;
 /// How often the status flags are requested. Two characters a second cost little and detect a dead adapter.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the status flags are requested for [`FIRST_LISTENING`] by a host that only listens. Many adapters report
+/// errors on the bus by a flag alone: read six times within the 100 ms of a search for the bit rate, the flag shows more
+/// than the noise of a plug that makes contact.
+const LISTENING_STATUS_INTERVAL: Duration = Duration::from_millis(15);
+/// How long a host that only listens requests the status flags often: longer than the checks of a bit rate listen.
+const FIRST_LISTENING: Duration = Duration::from_millis(500);
 /// How long an adapter may take to send the status flags: a full second of frames on a slow line may come
 /// first.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -44,6 +50,8 @@ pub(super) struct HostState {
     load: LoadMeter,
     pub events: EventQueue,
     status_due: Instant,
+    /// Until when the status flags are requested often.
+    listens_closely_until: Option<Instant>,
     /// When the status flags were last requested.
     last_asked: Instant,
     /// When they were requested first since the last answer.
@@ -67,7 +75,8 @@ impl HostState {
             state: BusState::Active,
             load: LoadMeter::new(now),
             events: EventQueue::new(EVENTS),
-            status_due: now + STATUS_INTERVAL,
+            status_due: now + if settings.listen_only { LISTENING_STATUS_INTERVAL } else { STATUS_INTERVAL },
+            listens_closely_until: settings.listen_only.then(|| now + FIRST_LISTENING),
             last_asked: now,
             status_asked: None,
             garbage: 0,
@@ -127,7 +136,7 @@ impl HostState {
             SlcanLine::Done => self.unanswered.handle_answer(now, FrameAnswer::Accepted),
             SlcanLine::Refused => self.unanswered.handle_answer(now, FrameAnswer::Refused),
             SlcanLine::Status(flags) => {
-                self.handle_status(*flags);
+                self.handle_status(now, *flags);
                 if let Some(asked) = self.status_asked.take() {
                     self.unanswered.handle_status(now, asked, flags.has_any(StatusFlags::TROUBLE));
                 }
@@ -185,7 +194,8 @@ impl HostState {
         }
         self.status_asked.get_or_insert(now);
         self.last_asked = now;
-        self.status_due = now + STATUS_INTERVAL;
+        let is_close = self.listens_closely_until.is_some_and(|until| now < until);
+        self.status_due = now + if is_close { LISTENING_STATUS_INTERVAL } else { STATUS_INTERVAL };
         Ok(Some(SlcanLine::ReadStatus))
     }
 
@@ -202,9 +212,15 @@ impl HostState {
         }
     }
 
-    fn handle_status(&mut self, flags: StatusFlags) {
+    fn handle_status(&mut self, now: Instant, flags: StatusFlags) {
         if flags.has_any(StatusFlags::RECEIVE_FULL | StatusFlags::OVERRUN) {
             self.events.push(CanEvent::Lost(1));
+        }
+        // an adapter that sends has errors of its own, such as a frame without an acknowledgement
+        if self.settings.listen_only
+            && let Some(frame) = flags_frame(flags)
+        {
+            self.events.push(CanEvent::Received { frame, at: now });
         }
         if !self.reports_state {
             let passive = flags.has_any(StatusFlags::PASSIVE);
@@ -227,6 +243,15 @@ impl HostState {
 /// The adapter no longer answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Silence;
+
+/// The error frame for the status flags of an adapter that only listens, if they report errors on the bus.
+fn flags_frame(flags: StatusFlags) -> Option<CanFrame> {
+    if flags.has_any(StatusFlags::WARNING | StatusFlags::PASSIVE) {
+        let counted = if flags.has_any(StatusFlags::PASSIVE) { 0x10 } else { 0x04 };
+        return Some(CanFrame::new_error(0x04, [0, counted, 0, 0, 0, 0, 0, 0]));
+    }
+    flags.has_any(StatusFlags::BUS_ERROR).then(|| CanFrame::new_error(0x80, [0; 8]))
+}
 
 /// The error frame that Linux's slcan driver would report (`linux/can/error.h`).
 fn error_frame(errors: BusErrors) -> CanFrame {
@@ -256,4 +281,50 @@ fn error_frame(errors: BusErrors) -> CanFrame {
         }
     }
     CanFrame::new_error(classes, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEHAVIOUR: AdapterBehaviour = AdapterBehaviour { answers: true, has_status: true };
+
+    /// The error frames of a host whose adapter answers every request with these flags for a time.
+    fn errors(listen_only: bool, flags: u8, time: Duration) -> (usize, Option<CanFrame>) {
+        let mut now = Instant::now();
+        let end = now + time;
+        let settings = CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only };
+        let mut host = HostState::new(settings, BEHAVIOUR, Vec::new(), now);
+        let (mut count, mut last) = (0, None);
+        while let Some(at) = host.poll_timeout().filter(|at| *at <= end) {
+            now = at;
+            if let Ok(Some(SlcanLine::ReadStatus)) = host.handle_timeout(now) {
+                host.handle_line(now, &SlcanLine::Status(StatusFlags(flags)));
+            }
+            while let Some(event) = host.events.pop() {
+                if let CanEvent::Received { frame, .. } = event {
+                    count += 1;
+                    last = Some(frame);
+                }
+            }
+        }
+        (count, last)
+    }
+
+    #[test]
+    fn a_host_that_only_listens_reports_errors_that_the_adapter_shows_by_its_flags_alone() {
+        let listening = Duration::from_millis(100);
+        assert_eq!(errors(true, 0x80, listening), (6, Some(CanFrame::new_error(0x80, [0; 8]))));
+        let passive = CanFrame::new_error(0x04, [0, 0x10, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(errors(true, 0xA4, listening), (6, Some(passive)));
+        assert_eq!(errors(true, 0x00, listening).0, 0);
+        assert_eq!(errors(false, 0x80, Duration::from_secs(3)).0, 0, "errors of its own");
+    }
+
+    #[test]
+    fn a_host_that_listens_for_long_requests_the_flags_once_a_second() {
+        let in_one = errors(true, 0x80, Duration::from_secs(1)).0;
+        let in_eleven = errors(true, 0x80, Duration::from_secs(11)).0;
+        assert_eq!(in_eleven - in_one, 10);
+    }
 }
