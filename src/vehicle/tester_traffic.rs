@@ -48,6 +48,14 @@ pub(crate) fn is_response(frame: &CanFrame) -> bool {
     }
 }
 
+/// Whether a frame has an identifier of OBD and the content of the middle of a transfer: a consecutive frame, or flow
+/// control. With `is_ours`, a response may be one to the agent. Other identifiers do not count, because some vehicles use
+/// them for messages that look alike.
+pub(crate) fn continues_foreign_transfer(frame: &CanFrame, is_ours: bool) -> bool {
+    let is_foreign = is_obd_request_id(frame.id()) || !is_ours && is_obd_answer_id(frame.id());
+    is_foreign && matches!(n_pdu(frame), Some(NPdu::ConsecutiveFrame { .. } | NPdu::FlowControl { .. }))
+}
+
 fn n_pdu(frame: &CanFrame) -> Option<NPdu<'_>> {
     NPdu::decode(frame.data(), 0).ok().filter(|_| frame.is_data())
 }

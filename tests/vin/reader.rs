@@ -478,6 +478,8 @@ fn foreign_traffic() -> Vec<CanFrame> {
         (0x7E0, &[2, 0x3E, 0x80]),
         (0x7E5, &[0x10, 0x14, 0x2E, 0xF1, 0x90, 1, 2, 3]),
         (0x7E0, &[0x30, 0, 0]),
+        (0x7E0, &[0x27, 0x5A, 0x5A, 0x5A, 0x5A, 0x5A, 0x5A, 0x5A]),
+        (0x18DA_10F1, &[0x20, 1, 2, 3, 4, 5, 6, 7]),
         (0x760, &[3, 0x22, 0xF1, 0x90]),
         (0x18DB_33F1, &[2, 9, 2]),
         (0x18DA_10F1, &[2, 0x3E, 0x80]),
@@ -488,8 +490,15 @@ fn foreign_traffic() -> Vec<CanFrame> {
 
 #[test]
 fn another_testers_frame_before_the_first_question_stops_the_reading() {
-    let responses =
-        [(0x7E8, &[3, 0x41, 0x0D, 0][..]), (0x768, &[3, 0x7F, 0x22, 0x31]), (0x18DA_F110, &[2, 0x7E, 0])];
+    let responses = [
+        (0x7E8, &[3, 0x41, 0x0D, 0][..]),
+        (0x768, &[3, 0x7F, 0x22, 0x31]),
+        (0x18DA_F110, &[2, 0x7E, 0]),
+        // the middle of a transfer
+        (0x7E8, &[0x25, 1, 2, 3, 4, 5, 6, 7]),
+        (0x7EF, &[0x30, 8, 0]),
+        (0x18DA_F110, &[0x2F, 1, 2, 3, 4, 5, 6, 7]),
+    ];
     let responses = responses.map(|(raw, data)| CanFrame::new(id(raw), data).unwrap());
     for frame in foreign_traffic().into_iter().chain(responses) {
         let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN))]);

@@ -22,7 +22,9 @@ use crate::vehicle::scan::outcome::{ScanOutcome, ScanProgress};
 use crate::vehicle::scan::report::EcuFound;
 use crate::vehicle::scan::request::ScanRequest;
 use crate::vehicle::scan::standing::{Motion, SpeedSource, Standing};
-use crate::vehicle::tester_traffic::{is_obd_answer_id, is_obd_request_id, is_request, is_response};
+use crate::vehicle::tester_traffic::{
+    continues_foreign_transfer, is_obd_answer_id, is_obd_request_id, is_request, is_response,
+};
 
 /// How long to listen before the first question: messages that are sent once a second or less often are heard
 /// too.
@@ -217,11 +219,12 @@ impl Scanner {
         self.shares_bus = shares_bus;
     }
 
-    /// Whether the frame is a tester's, or begins a response although nothing was asked.
+    /// Whether the frame is a tester's, or of a response although nothing was asked.
     fn is_of_another_tester(&self, frame: &CanFrame) -> bool {
         let is_asking = self.shares_bus || !matches!(self.stage, ScanStage::Listening { .. });
         is_obd_request_id(frame.id()) && is_request(frame)
             || !is_asking && is_obd_answer_id(frame.id()) && is_response(frame)
+            || continues_foreign_transfer(frame, is_asking)
     }
 
     /// The oldest frame without outcome was acknowledged on the bus.

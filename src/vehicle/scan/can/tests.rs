@@ -342,9 +342,14 @@ fn another_tester_stops_a_scan_before_and_after_its_first_question() {
         frame(0x7DF, &[2, 0x3E, 0x80]),
         frame(0x7E3, &[0x10, 0x14, 0x2E, 0xF1, 0x90, 1, 2, 3]),
         frame(0x18DA_10F1, &[2, 0x3E, 0]),
+        frame(0x7E3, &[0x25, 1, 2, 3, 4, 5, 6, 7]),
     ];
-    let responses =
-        [frame(0x7E8, &[2, 0x7E, 0]), frame(0x18DA_F110, &[0x10, 0x14, 0x62, 0xF1, 0x90, 1, 2, 3])];
+    let responses = [
+        frame(0x7E8, &[2, 0x7E, 0]),
+        frame(0x18DA_F110, &[0x10, 0x14, 0x62, 0xF1, 0x90, 1, 2, 3]),
+        frame(0x7EB, &[0x25, 1, 2, 3, 4, 5, 6, 7]),
+        frame(0x7EB, &[0x30, 8, 0]),
+    ];
     let second = Duration::from_secs(1);
     for frame in requests.into_iter().chain(responses) {
         let (outcome, asked, _) = scan_with(settings(), vec![(second, frame)], |_, _| vec![]);

@@ -15,7 +15,7 @@ use super::questions::{QuestionProgress, Questions};
 use super::timing::{BUSY_PAUSE, LATENCY_ALLOWANCE};
 use crate::protocol::isotp::{self, ReceiveFailure, SendFailure};
 use crate::protocol::uds::{P2, P2_STAR};
-use crate::vehicle::tester_traffic::{is_request, is_response};
+use crate::vehicle::tester_traffic::{continues_foreign_transfer, is_request, is_response};
 use crate::vehicle::vin::answer::{Service, VinAnswer};
 use crate::vehicle::vin::report::Candidate;
 
@@ -116,11 +116,12 @@ impl VinReader {
         }
     }
 
-    /// Whether the frame is a tester's, or begins a response although nothing was asked.
+    /// Whether the frame is a tester's, or of a response although nothing was asked.
     fn is_of_another_tester(&self, frame: &CanFrame) -> bool {
         let is_asking = self.frames_given > 0 || self.settings.shares_bus;
         is_request_id(frame.id()) && is_request(frame)
             || !is_asking && is_response_id(frame.id()) && is_response(frame)
+            || continues_foreign_transfer(frame, is_asking)
     }
 
     /// Sets whether channels of the bus may be the ones that the ECU of the next frame answers.

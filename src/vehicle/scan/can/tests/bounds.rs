@@ -73,7 +73,7 @@ fn a_lost_acknowledgement_never_ends_a_scan() {
 #[test]
 fn a_scan_that_heard_a_node_does_not_take_the_bus_for_empty() {
     let mut bus = Bus::new();
-    bus.scanner.handle_frame(bus.now, &frame(0x7E8, &[0x21, 1, 2, 3, 4, 5, 6, 7]));
+    bus.scanner.handle_frame(bus.now, &frame(0x123, &[0x21, 1, 2, 3, 4, 5, 6, 7]));
     assert_eq!(bus.run(|_| false), (ScanOutcome::FellAsleep, vec![]));
     assert!(bus.sent <= 3, "{}", bus.sent);
     assert_eq!(Bus::new().run(|_| false), (ScanOutcome::NotAcknowledged, vec![]));
