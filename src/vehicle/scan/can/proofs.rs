@@ -2,17 +2,21 @@
 //!
 //! Usually, an ECU is proved by one answer to a request that was sent alone, or by an answer that names the
 //! request. On a bus where some node answers at random, such an answer can come by accident; there, an ECU must
-//! answer once more.
+//! answer three times more.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::vehicle::scan::report::{EcuFound, ScanProtocol};
+
+/// The number of further answers that prove an ECU on a bus where some node answers at random: if the node uses 16
+/// identifiers, three such accidents follow each other once in 4096 times.
+const CONFIRMATIONS: u8 = 3;
 
 #[derive(Debug, Default)]
 pub(super) struct Proofs {
     is_doubtful: bool,
-    /// The ECUs that answered once more.
-    confirmed: BTreeSet<EcuFound>,
+    /// The number of further answers of each ECU.
+    confirmed: BTreeMap<EcuFound, u8>,
 }
 
 impl Proofs {
@@ -23,16 +27,15 @@ impl Proofs {
 
     /// The ECU answered once more, alone.
     pub(super) fn confirm(&mut self, ecu: EcuFound) {
-        self.confirmed.insert(ecu);
-    }
-
-    pub(super) fn is_confirmed(&self, ecu: &EcuFound) -> bool {
-        self.confirmed.contains(ecu)
+        let answers = self.confirmed.entry(ecu).or_default();
+        *answers = answers.saturating_add(1);
     }
 
     /// Whether the ECU is proved. A TP2.0 channel is granted by name, for one ECU.
     pub(super) fn suffice(&self, ecu: &EcuFound) -> bool {
-        !self.is_doubtful || ecu.protocol == ScanProtocol::Tp20 || self.is_confirmed(ecu)
+        !self.is_doubtful
+            || ecu.protocol == ScanProtocol::Tp20
+            || self.confirmed.get(ecu) >= Some(&CONFIRMATIONS)
     }
 
     /// An ECU that is not proved.

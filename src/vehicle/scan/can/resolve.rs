@@ -85,7 +85,7 @@ impl Resolver {
             }
             let likely = likely(answer, &candidates);
             let requests = match likely {
-                Some(request) => vec![request],
+                Some((_, request)) => vec![request],
                 None => candidates.iter().copied().take(candidates.len().div_ceil(2)).collect(),
             };
             let others = candidates.into_iter().filter(|request| !requests.contains(request)).collect();
@@ -96,12 +96,13 @@ impl Resolver {
         None
     }
 
-    /// An answer that is not assigned yet: one with a likely request, if there is one.
+    /// An answer that is not assigned yet: the one with the likeliest request, because the time may not suffice
+    /// for all.
     fn take_open(&mut self) -> Option<(CanId, Vec<CanId>)> {
-        let mut open = self.open.iter();
-        let first = open.find(|(answer, candidates)| likely(**answer, candidates).is_some());
-        match first.map(|(answer, _)| *answer) {
-            Some(answer) => self.open.remove_entry(&answer),
+        let open = self.open.iter();
+        let ranked = open.filter_map(|(answer, candidates)| Some((likely(*answer, candidates)?.0, *answer)));
+        match ranked.min() {
+            Some((_, answer)) => self.open.remove_entry(&answer),
             None => self.open.pop_first(),
         }
     }
@@ -156,12 +157,12 @@ impl Resolver {
     }
 }
 
-/// The candidate with the likeliest known offset to the answer.
-fn likely(answer: CanId, candidates: &[CanId]) -> Option<CanId> {
-    OFFSETS.iter().find_map(|offset| {
+/// The candidate with the likeliest known offset to the answer, after the rank of the offset.
+fn likely(answer: CanId, candidates: &[CanId]) -> Option<(usize, CanId)> {
+    OFFSETS.iter().enumerate().find_map(|(rank, offset)| {
         let request = i64::from(answer.raw()) - i64::from(*offset);
         let is_it = |id: &&CanId| i64::from(id.raw()) == request && id.is_extended() == answer.is_extended();
-        candidates.iter().find(is_it).copied()
+        candidates.iter().find(is_it).map(|request| (rank, *request))
     })
 }
 

@@ -18,7 +18,7 @@ pub(super) enum ScanStage {
     Resolving,
     Extended,
     ExtendedAddresses,
-    /// Asks an ECU that was found once more alone, because answers may have fitted by accident.
+    /// Asks an ECU that was found again, alone, because answers may have fitted by accident.
     Confirming {
         ecu: EcuFound,
         then: AfterConfirming,

@@ -60,10 +60,13 @@ impl Scanner {
         }
     }
 
-    /// The ECU that is being asked alone answered.
+    /// The ECU that is being asked alone answered. Only the first answer after the question counts.
     fn handle_confirmed(&mut self, now: Instant, ecu: EcuFound) {
+        let is_asked = self.sent.answerable().any(|probe| probe.request() == ecu.request);
+        if !is_asked || self.expected.take().is_none() {
+            return;
+        }
         self.proofs.confirm(ecu);
-        self.expected = None;
         self.answers_until = Some(now);
     }
 

@@ -109,10 +109,11 @@ impl Scanner {
         self.answers_until = None;
         self.sent.forget_recent();
         let question = self.resolver.next_question();
-        self.proofs.doubt_if(self.resolver.has_stray());
-        self.keep_resolved();
         let is_late = self.resolve_until <= now;
-        if let Some(ecu) = self.proofs.unconfirmed(self.found.values()).filter(|_| !is_late) {
+        // an answer that is left may belong to no request
+        self.proofs.doubt_if(self.resolver.has_stray() || is_late && question.is_some());
+        self.keep_resolved();
+        if let Some(ecu) = self.proofs.unconfirmed(self.found.values()) {
             self.resolver.postpone();
             return self.enter(now, ScanStage::Confirming { ecu, then: AfterConfirming::Resolving });
         }
@@ -154,8 +155,7 @@ impl Scanner {
     }
 
     fn end_confirming(&mut self, now: Instant, ecu: EcuFound, then: AfterConfirming) {
-        self.expected = None;
-        if !self.proofs.is_confirmed(&ecu) {
+        if self.expected.take().is_some() {
             tracing::debug!(%ecu, "did not answer again");
             self.found.retain(|_, found| *found != ecu);
             if ecu.extended_request_address.is_none() {

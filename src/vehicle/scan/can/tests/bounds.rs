@@ -177,7 +177,39 @@ fn a_vehicle_that_answers_at_random_is_scanned_in_time_and_no_ecu_is_invented() 
 }
 
 #[test]
-fn an_answer_without_a_request_makes_every_ecu_answer_once_more() {
+fn a_node_that_answers_each_request_at_random_is_never_an_ecu() {
+    let mut scans_with_the_ecu = 0;
+    // the first identifier of the answers, and the number of identifiers
+    for (first_id, count) in [(0x700, 0x100), (0x700, 0x80), (0x7A0, 0x40), (0x7C0, 0x10)] {
+        for seed in 1..=20_u32 {
+            let mut state = seed;
+            let mut random = move || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                state >> 8
+            };
+            let (outcome, _, found) = scan(|_, question| {
+                if is_about_motion(question) {
+                    return vec![];
+                }
+                let answer = frame(first_id + random() % count, &[2, 0x7E, 0]);
+                let mut answers = vec![(Duration::from_millis(4), answer)];
+                if is_tester_present(question, 0x7E0) {
+                    answers.push((Duration::from_millis(5), frame(0x7E8, &[2, 0x7E, 0])));
+                }
+                answers
+            });
+            assert!(matches!(outcome, ScanOutcome::Done | ScanOutcome::OutOfTime), "{outcome}");
+            let is_invented = |ecu: &EcuFound| !engine().contains(ecu);
+            assert!(!found.iter().any(is_invented), "seed {seed}, {count} identifiers: {found:?}");
+            scans_with_the_ecu += found.len();
+        }
+    }
+    // of 80; in the others, the time was up before its turn came
+    assert!(scans_with_the_ecu >= 60, "{scans_with_the_ecu}");
+}
+
+#[test]
+fn an_answer_without_a_request_makes_every_ecu_answer_three_times_more() {
     let mut strays = 0;
     let (outcome, asked, ecus) = scan(|_, question| {
         let mut answers = Vec::new();
@@ -191,5 +223,5 @@ fn an_answer_without_a_request_makes_every_ecu_answer_once_more() {
         answers
     });
     assert_eq!((outcome, ecus), (ScanOutcome::Done, vec![EcuFound::isotp(id(0x7E0), id(0x7E8))]));
-    assert_eq!(asked.iter().filter(|(_, frame)| is_tester_present(frame, 0x7E0)).count(), 3);
+    assert_eq!(asked.iter().filter(|(_, frame)| is_tester_present(frame, 0x7E0)).count(), 5);
 }
