@@ -176,6 +176,23 @@ async fn a_host_that_is_not_a_gateway_is_reported_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_message_that_cannot_be_read_after_the_routing_is_the_reason_for_no_vin() {
+    let server = hostile(|mut stream| async move {
+        let mut request = [0; 256];
+        // the routing activation is accepted, and the question for the VIN answered by a header of 4 GiB
+        let _activation = stream.read(&mut request).await;
+        let accepted = [0x02, 0xFD, 0, 6, 0, 0, 0, 9, request[8], request[9], 0x40, 0x10, 0x10, 0, 0, 0, 0];
+        stream.write_all(&accepted).await.unwrap();
+        let _question = stream.read(&mut request).await;
+        let _ = stream.write_all(&[0x02, 0xFD, 0x80, 0x02, 0xFF, 0xFF, 0xFF, 0xFF]).await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let budget = Duration::from_millis(1500);
+    let reason = reason_for_no_vin(server.await, DoipTlsConfig::default(), budget).await;
+    assert!(reason.contains("4294967295"), "{reason}");
+}
+
+#[tokio::test]
 async fn the_first_request_is_sent_before_the_runtime_sees_the_socket_writable() {
     let gateway = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = gateway.local_addr().unwrap();

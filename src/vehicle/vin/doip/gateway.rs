@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::question::GatewayQuestion;
 use crate::protocol::doip::LogicalAddress;
-use crate::protocol::doip::connection::{ConnectionError, Event};
+use crate::protocol::doip::connection::{ConnectionError, Event, SendFailure};
 use crate::protocol::vin::Vin;
 use crate::vehicle::doip_network::client::{Client, ClientError, ClientEvent};
 use crate::vehicle::doip_network::network::Network;
@@ -101,6 +101,8 @@ impl AskedGateway {
                 let address = self.address.unwrap_or(source);
                 return Some(answer.map(|vin| (vin, address)).map_err(|reason| reason.to_string()));
             }
+            // the end of the connection follows, with the reason
+            ClientEvent::Message(Event::SendFailed { failure: SendFailure::ConnectionLost, .. }) => {}
             ClientEvent::Message(Event::SendFailed { failure, .. }) => return Some(Err(failure.to_string())),
             ClientEvent::Down(error) if error.may_pass() => self.handle_down(&error),
             ClientEvent::Down(error) => return Some(Err(error.to_string())),
