@@ -102,7 +102,8 @@ pub(super) fn known_request_id(response: CanId) -> Option<CanId> {
         true => matches!(raw & !0xFFFF, NORMAL_FIXED | MIXED_FIXED),
         false => raw & !0x7 == 0x7E8,
     };
-    is_assigned.then(|| physical_request_id(response))
+    // an ECU with equal addresses would send with the identifier of its requests
+    is_assigned.then(|| physical_request_id(response)).filter(|request| *request != response)
 }
 
 /// Returns the most likely request identifier of an ECU of which only the response identifier is known. No frame
@@ -169,7 +170,9 @@ mod tests {
             assert_eq!(known_request_id(id(response)), Some(id(request)), "{response:X}");
         }
         // Volkswagen, PSA, Nissan, BMW, General Motors: each has another distance
-        for response in [0x77E, 0x652, 0x763, 0x612, 0x641, 0x738, 0x7F0, 0x18DB_F110] {
+        for response in
+            [0x77E, 0x652, 0x763, 0x612, 0x641, 0x738, 0x7F0, 0x18DB_F110, 0x18DA_F1F1, 0x18CE_3333]
+        {
             assert_eq!(known_request_id(id(response)), None, "{response:X}");
         }
     }
