@@ -1,11 +1,11 @@
 //! The binary `connector-operator`.
 
-use connector_agent::print_error_line;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use connector_agent::cli::{LineFormat, has_colors};
 use connector_agent::config::LogFormat;
+use connector_agent::print_error_line;
 use connector_operator::{Cli, run};
 use tracing_subscriber::EnvFilter;
 

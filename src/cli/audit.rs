@@ -1,6 +1,5 @@
 //! `audit verify` and `audit show`: the record of refusals, consent and programming.
 
-use crate::print_line;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,6 +13,7 @@ use super::log_line::clean;
 use crate::agent::{audit_files, read_audit_file};
 use crate::config::Config;
 use crate::policy::audit::{AuditHash, ChainCheck};
+use crate::print_line;
 use crate::relay::wire::rfc3339;
 
 /// `connector-agent audit …`

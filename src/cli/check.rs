@@ -1,6 +1,5 @@
 //! `check`: reports every problem with configuration and hardware.
 
-use crate::print_line;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,6 +8,7 @@ use connector_hal::can::CanError;
 use super::exit_status::CONFIG_STATUS;
 use crate::config::{BusKind, Config, ConfigProblem, ConfiguredBus, Severity};
 use crate::policy::explain;
+use crate::print_line;
 
 pub(super) fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let mut problems = Config::check_file(path);

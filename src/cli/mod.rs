@@ -17,7 +17,6 @@ mod scan_output;
 mod vin;
 mod vin_output;
 
-use crate::print_error_line;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +29,7 @@ use self::policy::PolicyArgs;
 use self::scan::ScanArgs;
 use self::vin::VinArgs;
 use crate::config::LogFormat;
+use crate::print_error_line;
 use crate::vehicle::doip_network::linux::wait_for_removals;
 
 pub use log_line::{LineFormat, clean};

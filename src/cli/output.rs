@@ -20,7 +20,7 @@ macro_rules! print_error_line {
     };
 }
 
-/// Writes a line, whether or not somebody reads it.
+/// Writes a line. A reader that has gone is no error.
 #[doc(hidden)]
 pub fn write_line(out: &mut impl io::Write, line: fmt::Arguments<'_>) {
     let _read_or_not = writeln!(out, "{line}").and_then(|()| out.flush());

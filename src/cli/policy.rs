@@ -1,6 +1,5 @@
 //! `policy explain`: which rule decides about a request, and why.
 
-use crate::{print_error_line, print_line};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use crate::policy::{
     AskedSource, Class, HexBytes, Intent, IntentBus, IntentTarget, Policy, PolicySettings, Stage, Verdict,
     What, explain, services,
 };
+use crate::{print_error_line, print_line};
 
 /// `connector-agent policy …`
 #[derive(Debug, Args)]

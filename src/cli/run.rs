@@ -1,6 +1,5 @@
 //! `run`: runs the agent, reloads its configuration, and handles the process's signals.
 
-use crate::print_error_line;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use crate::agent::{self, Control, Notifier, Setup};
 use crate::cloud::dial::Dialer;
 use crate::cloud::login::LoginStore;
 use crate::config::{Config, LogFormat, Severity};
+use crate::print_error_line;
 use crate::vehicle::hardware::Hardware;
 
 /// The pause before the files of a configuration that cannot be used are tried again: replacing them takes seconds.

@@ -1,6 +1,5 @@
 //! `connector-agent scan`: looks for a vehicle's ECUs, and prints them.
 
-use crate::print_error_line;
 use std::cell::RefCell;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -16,6 +15,7 @@ use super::exit_status::CONFIG_STATUS;
 use super::logging;
 use super::scan_output::{PrintedScan, ProgressBar, given_up_in_json, given_up_in_words, in_json, in_words};
 use crate::config::{BusKind, Config, ConfiguredBus, DoipPort, LogFormat, VinSettings};
+use crate::print_error_line;
 use crate::vehicle::hardware::Hardware;
 use crate::vehicle::scan::{
     IdRange, ScanError, ScanObserver, ScanOutcome, ScanProgress, ScanRequest, scan, scan_network,

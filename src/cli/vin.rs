@@ -1,6 +1,5 @@
 //! `connector-agent vin`: reads the VIN once, and prints it.
 
-use crate::print_error_line;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,6 +15,7 @@ use super::logging;
 use super::vin_output::in_words;
 use crate::config::doip::DoipConfig;
 use crate::config::{BusKind, Config, KLINE_BIT_RATES, KLINE_VIN_BIT_RATES, LogFormat, VinSettings};
+use crate::print_error_line;
 use crate::vehicle::hardware::Hardware;
 use crate::vehicle::vin::kline::LineToAsk;
 use crate::vehicle::vin::{BusEnd, VehicleReading, read_vehicle};

@@ -143,7 +143,7 @@ def sessions(job):
 
 
 def holds(job):
-    """A script that works until somebody ends it."""
+    """A script that works until its process is killed."""
     session = start(job)
     set_bus_configuration(session, [can_bus()])
     socket = isotp_socket.IsotpSocket(session, isotp(job["ecus"][0]), timeout=PATIENCE)

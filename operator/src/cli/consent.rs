@@ -1,10 +1,10 @@
 //! The subcommand `consent`, and the state of the connector's policy on standard error.
 
-use connector_agent::{print_error_line, print_line};
 use std::time::Duration;
 
 use connector_agent::cli::clean;
 use connector_agent::relay::wire::ProblemKind;
+use connector_agent::{print_error_line, print_line};
 use tokio::sync::watch;
 use tokio::time::Instant;
 

@@ -1,9 +1,9 @@
 //! The subcommands that read from ECUs: `vin`, `read` and `dtcs`.
 
-use connector_agent::print_line;
 use std::time::Duration;
 
 use connector_agent::cli::clean;
+use connector_agent::print_line;
 use connector_agent::relay::wire::request::Switch;
 use connector_hal::can::CanId;
 

@@ -1,9 +1,9 @@
 //! The subcommand `flash`.
 
-use connector_agent::{print_error_line, print_line};
 use std::path::Path;
 
 use connector_agent::relay::wire::request::Switch;
+use connector_agent::{print_error_line, print_line};
 
 use super::args::EcuArgs;
 use super::diagnosis::open;

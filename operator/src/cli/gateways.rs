@@ -1,9 +1,9 @@
 //! The subcommands `can-gateway` and `doip-gateway`.
 
-use connector_agent::print_line;
 use std::fmt::Display;
 use std::time::Duration;
 
+use connector_agent::print_line;
 use connector_agent::protocol::doip::{LogicalAddress, ProtocolVersion};
 use connector_agent::protocol::vin::Vin;
 use connector_agent::relay::wire::request::{BusConfig, Switch};

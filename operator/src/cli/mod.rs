@@ -13,12 +13,12 @@ mod progress;
 mod tickets;
 mod values;
 
-use connector_agent::print_error_line;
 use std::io::Write as _;
 use std::time::Duration;
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+use connector_agent::print_error_line;
 
 use crate::client::Connection;
 

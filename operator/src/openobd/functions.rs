@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::contexts::{ContextError, Contexts};
 use super::gateway::{Gateway, bearer};
 use super::proto::function_server::Function;
 use super::proto::logging_server::Logging;
@@ -60,6 +61,21 @@ async fn monitor(
     }
 }
 
+impl Service {
+    /// Changes the caller's context by the value that the request carries.
+    fn change_context<T>(
+        &self,
+        request: Request<T>,
+        change: impl FnOnce(&mut Contexts, u32, T) -> Result<(), ContextError>,
+    ) -> Result<Response<EmptyMessage>, Status> {
+        let token = bearer(request.metadata()).to_owned();
+        let mut registry = self.gateway.registry();
+        let (context, contexts) = registry.contexts(Instant::now(), &token)?;
+        change(contexts, context, request.into_inner()).map_err(RegistryError::from)?;
+        empty()
+    }
+}
+
 #[tonic::async_trait]
 impl Function for Service {
     async fn start_function_context(
@@ -105,11 +121,7 @@ impl Function for Service {
         &self,
         request: Request<FunctionDetails>,
     ) -> Result<Response<EmptyMessage>, Status> {
-        let token = bearer(request.metadata()).to_owned();
-        let mut registry = self.gateway.registry();
-        let (context, contexts) = registry.contexts(Instant::now(), &token)?;
-        contexts.register(context, request.into_inner())?;
-        empty()
+        self.change_context(request, |contexts, context, value| contexts.register(context, value))
     }
 
     async fn get_function_details(
@@ -125,11 +137,7 @@ impl Function for Service {
         &self,
         request: Request<Variable>,
     ) -> Result<Response<EmptyMessage>, Status> {
-        let token = bearer(request.metadata()).to_owned();
-        let mut registry = self.gateway.registry();
-        let (context, contexts) = registry.contexts(Instant::now(), &token)?;
-        contexts.set_argument(context, request.into_inner())?;
-        empty()
+        self.change_context(request, |contexts, context, value| contexts.set_argument(context, value))
     }
 
     async fn get_function_argument_list(
@@ -145,11 +153,7 @@ impl Function for Service {
         &self,
         request: Request<Variable>,
     ) -> Result<Response<EmptyMessage>, Status> {
-        let token = bearer(request.metadata()).to_owned();
-        let mut registry = self.gateway.registry();
-        let (context, contexts) = registry.contexts(Instant::now(), &token)?;
-        contexts.set_result(context, request.into_inner())?;
-        empty()
+        self.change_context(request, |contexts, context, value| contexts.set_result(context, value))
     }
 
     async fn get_function_result_list(

@@ -28,7 +28,7 @@ enum State {
     LostSpeed,
     WeakBattery,
     DrivingWithWeakBattery,
-    /// Intrusive services and programming need consent, which nobody has given and nobody can be asked for.
+    /// Intrusive services and programming need consent. There is none, and no button by which a person could agree.
     WithoutConsent,
     /// The same with a button, by which the first refusal asks.
     Asking,

@@ -69,7 +69,7 @@ impl RelayConnection {
         PolicyStateReport::new(&state, now, SystemTime::now())
     }
 
-    /// Tells the policy that a channel is gone, unless another one goes to the same ECU.
+    /// Reports to the policy that a channel is gone, unless another one goes to the same ECU.
     pub(super) fn report_closed(&self, closed: &OpenedChannel) {
         let place = (closed.bus, closed.target);
         if !self.channels.values().any(|other| (other.bus, other.target) == place) {

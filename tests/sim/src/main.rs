@@ -1,9 +1,9 @@
 //! The binary `connector-sim`.
 
-use connector_agent::print_error_line;
 use std::process::ExitCode;
 
 use clap::Parser;
+use connector_agent::print_error_line;
 use connector_sim::cli::{self, Cli};
 
 fn main() -> ExitCode {

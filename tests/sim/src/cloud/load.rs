@@ -1,6 +1,5 @@
 //! `connector-sim load`: many connectors and portals at a sandbox cloud that runs as a process of its own.
 
-use connector_agent::print_line;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +9,7 @@ use anyhow::Context as _;
 use connector_agent::cloud::dial::Dialer;
 use connector_agent::cloud::rest::Rest;
 use connector_agent::config::{ApiUrl, CloudConfig, ConnectorUuid, Pincode, WebsocketUrl};
+use connector_agent::print_line;
 use connector_agent::tls;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};

@@ -1,12 +1,12 @@
 //! The agent as a separate process: this program with a hidden subcommand, or another binary.
 
-use connector_agent::print_error_line;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use connector_agent::print_error_line;
 use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;

@@ -1,10 +1,10 @@
 //! The agent of a demo, its cloud, and the network between them.
 
-use connector_agent::print_line;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use connector_agent::print_line;
 
 use super::agent::Agent;
 use super::args::Args;

@@ -17,9 +17,9 @@ mod supervisor;
 mod system;
 mod world;
 
-use connector_agent::print_line;
 use std::path::PathBuf;
 
+use connector_agent::print_line;
 use tokio::time::Instant;
 
 use world::World;

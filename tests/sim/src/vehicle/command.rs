@@ -1,12 +1,12 @@
 //! `connector-sim vehicle`: a vehicle, or a recording of one, on CAN (an SLCAN adapter on a pseudo-terminal,
 //! or a CAN interface of this machine), on DoIP, on a K-line, or on several of these.
 
-use connector_agent::print_line;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use connector_agent::print_line;
 use connector_agent::protocol::doip::PowerMode;
 use connector_agent::protocol::isotp::FrameSize;
 use connector_hal::can::CanSettings;

@@ -1,9 +1,9 @@
 //! The arguments about the drive, and the commands on standard input.
 
-use connector_agent::print_line;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use connector_agent::print_line;
 use connector_hal::timer::TimerKind;
 use serde_json::json;
 use tokio::sync::mpsc;
