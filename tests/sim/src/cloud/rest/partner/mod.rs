@@ -9,7 +9,7 @@ mod providers;
 use axum::http::Method;
 
 use super::api::Access::Partner;
-use super::api::Mark::{Assumed, Printed};
+use super::api::Mark::{Assumed, Printed, Read};
 use super::api::{Operation, row};
 
 const GET: Method = Method::GET;
@@ -40,6 +40,6 @@ pub(super) fn operations() -> Vec<Operation> {
         row(GET, "/v2/tickets/cancelled-tickets", Assumed, Partner, 200, "The cancelled tickets.").to(ended_tickets::list_cancelled),
         row(GET, "/v2/tickets/cancelled-tickets/{cancelled-ticket-id}", Assumed, Partner, 200, "A cancelled ticket.").to(ended_tickets::cancelled),
         row(GET, "/v2/tickets/cancel-reasons", Assumed, Partner, 200, "The reasons to cancel.").to(providers::cancel_reasons),
-        row(GET, "/v2/providers/providers", Assumed, Partner, 200, "The providers to which tickets can be outsourced.").to(providers::providers),
+        row(GET, "/v2/providers/providers", Read, Partner, 200, "The providers to which tickets can be outsourced.").to(providers::providers),
     ]
 }
