@@ -118,7 +118,7 @@ impl Consent {
         self.press = None;
         if unattended && self.settings.by.contains(&ConsentGiver::Ticket) {
             for class in self.settings.unattended.clone() {
-                self.give(now, class, Some(ConsentGiver::Ticket));
+                self.grant(now, class, Some(ConsentGiver::Ticket));
             }
         }
     }
@@ -205,7 +205,7 @@ impl Consent {
             && press.began >= asking.since + READ_FIRST
         {
             self.asking = None;
-            self.give(now, asking.class, Some(ConsentGiver::Button));
+            self.grant(now, asking.class, Some(ConsentGiver::Button));
         }
         is_answer
     }
@@ -229,7 +229,7 @@ impl Consent {
         true
     }
 
-    pub(super) fn give(&mut self, now: Instant, class: Class, by: Option<ConsentGiver>) {
+    pub(super) fn grant(&mut self, now: Instant, class: Class, by: Option<ConsentGiver>) {
         self.given.retain(|(given, _)| *given != class);
         self.given.push((class, now + self.settings.ttl()));
         self.report_by(ConsentEvent::Given(class), by);

@@ -255,7 +255,7 @@ impl Policy {
 
     /// Handles consent that was given by other means than button and ticket: as an assumption, to explain the policy.
     pub fn handle_consent(&mut self, now: Instant, class: Class) {
-        self.consent.give(now, class, None);
+        self.consent.grant(now, class, None);
     }
 
     /// The class for which the person at the vehicle is being asked, for LED and buzzer.
