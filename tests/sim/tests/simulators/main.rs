@@ -10,6 +10,7 @@
 )]
 
 mod cloud_support;
+mod cloud_violations;
 
 mod cloud_bounds;
 mod cloud_conformance;
