@@ -9,6 +9,8 @@
     clippy::print_stderr
 )]
 
+mod cloud_attachments;
+mod cloud_rows;
 mod cloud_support;
 mod cloud_violations;
 
