@@ -40,6 +40,8 @@ enum Links {
     Stay,
     ConnectorsCut,
     OperatorsCut,
+    /// A gateway in front of the cloud closes the links of both.
+    Limited,
 }
 
 /// A place to cut the link: a frame and the number of equal frames before it, so that the cut falls
@@ -90,6 +92,29 @@ async fn the_recorded_flash_succeeds_over_any_network() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_recorded_flash_survives_the_idle_limit_and_the_forced_close_of_a_gateway() {
+    let _alone = crate::BUSY.lock().await;
+    let recording = Arc::new(Recording::new(candump::parse(FLASH_LOG).unwrap()).unwrap());
+    // the recording takes 20 s, and has silences of 2 s
+    let (lifetime, idle) = (Some(Duration::from_secs(6)), Some(Duration::from_millis(1800)));
+    let mut tasks = tokio::task::JoinSet::new();
+    for (lifetime, idle) in [(lifetime, None), (None, idle), (lifetime, idle)] {
+        let recording = Arc::clone(&recording);
+        tasks.spawn(async move {
+            let sandbox = Sandbox::start_with(1, |config| {
+                (config.socket_lifetime, config.socket_idle) = (lifetime, idle);
+            })
+            .await;
+            let connector = sandbox.connectors[0].clone();
+            let flashed = flash(&sandbox, &connector, &recording, Duration::ZERO, Links::Limited).await;
+            flashed.map_err(|failure| format!("{lifetime:?}, {idle:?}: {failure}"))
+        });
+    }
+    let failures: Vec<_> = tasks.join_all().await.into_iter().filter_map(Result::err).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 async fn flash(
     sandbox: &Sandbox,
     connector: &Connector,
@@ -104,6 +129,7 @@ async fn flash(
     let (between_agent, between_operator) = match links {
         Links::Stay | Links::ConnectorsCut => (network.address(), sandbox.cloud.address),
         Links::OperatorsCut => (sandbox.cloud.address, network.address()),
+        Links::Limited => (sandbox.cloud.address, sandbox.cloud.address),
     };
     let settings = AgentSettings { through: Some(between_agent), ..AgentSettings::default() };
     let agent = TestAgent::start(sandbox, connector, &bus, settings);
@@ -120,7 +146,7 @@ async fn flash(
     let config = IsotpChannelConfig { response_ids: vec![ResponderConfig::Pair(OTHER_ECU)], ..config };
     let all = soon("the channel", connection.open_isotp(config)).await.unwrap();
 
-    let cuts = if links == Links::Stay { &[] } else { &CUTS[..] };
+    let cuts = if matches!(links, Links::Stay | Links::Limited) { &[] } else { &CUTS[..] };
     let recorder = Recorder::start(&bus, cuts, Arc::clone(&network)).await;
     let steps = |target| recording.tool_steps().iter().filter(move |step| step.target == target);
     let physical: Vec<_> = steps(Target::Physical).collect();
@@ -128,9 +154,10 @@ async fn flash(
     let origin = Instant::now();
     tokio::try_join!(ask_one(&one, &physical), ask_functional(&all, &functional, origin))?;
 
+    let counters = connection.counters();
     let interruptions = match links {
-        Links::OperatorsCut => connection.counters().links_lost(),
-        Links::Stay | Links::ConnectorsCut => connection.counters().interruptions(),
+        Links::OperatorsCut => counters.links_lost(),
+        Links::Stay | Links::ConnectorsCut | Links::Limited => counters.interruptions(),
     };
     sandbox.operator.complete(&ticket.id).await.map_err(|error| error.to_string())?;
     for (name, channel) in [("the ECU's", &one), ("the functional", &all)] {
@@ -139,7 +166,11 @@ async fn flash(
             other => return Err(format!("after the recording, on {name} channel: {other:02X?}")),
         }
     }
-    if interruptions != cuts.len() as u64 {
+    if links == Links::Limited {
+        if interruptions == 0 || counters.links_lost() == 0 {
+            return Err(format!("{interruptions} interruptions, {} links lost", counters.links_lost()));
+        }
+    } else if interruptions != cuts.len() as u64 {
         return Err(format!("{interruptions} interruptions by {} cuts", cuts.len()));
     }
     // the request comes after the end of the connection, and so its answer does too

@@ -94,6 +94,29 @@ async fn without_a_record_the_active_ticket_is_asked_for_by_uuid() {
 }
 
 #[tokio::test]
+async fn a_cloud_that_refuses_the_number_of_the_connector_is_asked_by_uuid() {
+    for status in [400, 404] {
+        let server = Server::start(move |request, _| match request.line.as_str() {
+            LOGIN => Reply::tokens(1),
+            RECORD => Reply::new(200, r#"{"id":4711}"#),
+            TICKET => Reply::new(status, r#"{"type":"/problems/violations","title":"Bad request"}"#),
+            TICKET_BY_UUID => Reply::new(200, r#"{"id":"3","state":1}"#),
+            _ => Reply::new(500, ""),
+        })
+        .await;
+        let ticket = soon(cloud(&server.config()).active_ticket()).await.unwrap().unwrap();
+        assert_eq!(ticket.number.as_deref(), Some("3"));
+        assert_eq!((server.count(TICKET), server.count(TICKET_BY_UUID)), (1, 1));
+        // a path without the number is asked once
+        let mut config = server.config();
+        config.paths.active_ticket =
+            NumberedPath::try_from("/v1/connectors/4711/active-ticket".to_owned()).unwrap();
+        assert!(soon(cloud(&config).active_ticket()).await.is_err());
+        assert_eq!((server.count(TICKET), server.count(TICKET_BY_UUID)), (2, 1));
+    }
+}
+
+#[tokio::test]
 async fn without_the_ticket_resource_the_request_is_an_error() {
     let server = Server::start(|request, before| match (request.line.as_str(), before) {
         (LOGIN, _) => Reply::tokens(1),

@@ -104,8 +104,9 @@ impl Rest {
     }
 
     /// Fetches the active ticket of this connector, if there is one. The first time, fetches the connector's record too,
-    /// for the number by which the ticket is asked for; while that is not known, the UUID names the connector. Only a 404
-    /// with the problem type for "no active ticket", and a 204, mean that there is none.
+    /// for the number by which the ticket is asked for; while that is not known, or if the cloud refuses the number with
+    /// 400 or 404, the UUID names the connector. Only a 404 with the problem type for "no active ticket", and a 204, mean
+    /// that there is none.
     pub async fn active_ticket(&self, token: &AccessToken) -> Result<Option<ActiveTicket>, RestError> {
         if self.active_ticket.needs_id()
             && self.id.get().is_none()
@@ -116,15 +117,20 @@ impl Rest {
             }
             tracing::debug!("the cloud's number of the connector is not known: {}", ErrorChain(&error));
         }
-        let url = self.api_url.numbered(&self.active_ticket, self.uuid, self.id.get().copied())?;
-        let answer = match self.authorized(Method::GET, &url, token).await {
-            // any other 404 means that the resource does not exist, and says nothing about tickets
-            Err(RestError::Refused { status: 404, problem: Some(problem), .. })
-                if problem.kind.ends_with(NO_ACTIVE_TICKET) =>
-            {
-                return Ok(None);
+        let mut id = self.id.get().copied().filter(|_| self.active_ticket.needs_id());
+        let answer = loop {
+            let url = self.api_url.numbered(&self.active_ticket, self.uuid, id)?;
+            match self.authorized(Method::GET, &url, token).await {
+                // any other 404 means that the resource does not exist, and says nothing about tickets
+                Err(RestError::Refused { status: 404, problem: Some(problem), .. })
+                    if problem.kind.ends_with(NO_ACTIVE_TICKET) =>
+                {
+                    return Ok(None);
+                }
+                // a cloud without the path by number may have the one by UUID
+                Err(RestError::Refused { status: 400 | 404, .. }) if id.take().is_some() => {}
+                other => break other?,
             }
-            other => other?,
         };
         if answer.status == StatusCode::NO_CONTENT {
             return Ok(None);

@@ -9,7 +9,10 @@
     clippy::print_stderr
 )]
 
+mod cloud_attachments;
+mod cloud_rows;
 mod cloud_support;
+mod cloud_violations;
 
 mod cloud_bounds;
 mod cloud_conformance;

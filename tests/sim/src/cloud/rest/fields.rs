@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::problem::{ApiError, Violation};
+use super::problem::{ApiError, Violations};
 
 /// Limit of a text field without its own limit.
 const MAX_TEXT: usize = 1024;
@@ -21,13 +21,13 @@ const MAX_LIST: usize = 100;
 /// null is `None` without a violation. Numbers may be text, because queries have only text.
 pub(crate) struct Fields {
     values: Map<String, Value>,
-    violations: Vec<Violation>,
+    violations: Violations,
 }
 
 impl Fields {
     /// The fields of a JSON body.
     pub(crate) fn of(body: Map<String, Value>) -> Self {
-        Self { values: body, violations: Vec::new() }
+        Self { values: body, violations: Violations::default() }
     }
 
     /// The parameters of a query.
@@ -37,12 +37,12 @@ impl Fields {
 
     /// Records a violation of a field.
     pub(crate) fn violation(&mut self, field: &str, message: impl Into<String>) {
-        self.violations.push(Violation { field: field.to_owned(), message: message.into() });
+        self.violations.add(field, message);
     }
 
     /// Returns all violations as one error.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
-        if self.violations.is_empty() { Ok(()) } else { Err(ApiError::violations(self.violations)) }
+        self.violations.finish()
     }
 
     /// Records a violation if the field is absent; null is present.

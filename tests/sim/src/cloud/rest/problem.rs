@@ -33,6 +33,34 @@ pub(crate) struct Violation {
     pub(crate) message: String,
 }
 
+/// Limit of the violations in one answer, and in one part of a request.
+pub(crate) const MAX_VIOLATIONS: usize = 50;
+
+/// Collects the violations of a request, so that one answer names all of them, up to 50.
+#[derive(Debug, Default)]
+pub(crate) struct Violations(Vec<Violation>);
+
+impl Violations {
+    /// Records a violation of a field.
+    pub(crate) fn add(&mut self, field: &str, message: impl Into<String>) {
+        if self.0.len() < MAX_VIOLATIONS {
+            self.0.push(Violation { field: field.to_owned(), message: message.into() });
+        }
+    }
+
+    /// Records a violation of a field unless the condition holds.
+    pub(crate) fn check(&mut self, holds: bool, field: &str, message: impl Into<String>) {
+        if !holds {
+            self.add(field, message);
+        }
+    }
+
+    /// Returns all violations as one error.
+    pub(crate) fn finish(self) -> Result<(), ApiError> {
+        if self.0.is_empty() { Ok(()) } else { Err(ApiError::violations(self.0)) }
+    }
+}
+
 /// An error for the client; boxed, because most results are successes.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError(Box<ProblemContents>);

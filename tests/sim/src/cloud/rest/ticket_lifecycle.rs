@@ -4,12 +4,12 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::problem::ApiError;
+use super::problem::{ApiError, Violations};
 use crate::cloud::app::App;
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::hub::{Changed, EventKind, RelayPlan};
 use crate::cloud::store::{
-    Change, Connector, FIRST_TICKET, PreparedTicket, PrerequisiteAnswer, Read, Subject, TICKET_COUNTER,
+    Change, FIRST_TICKET, PreparedTicket, PrerequisiteAnswer, Read, StoreError, Subject, TICKET_COUNTER,
     Ticket, TicketState,
 };
 
@@ -48,7 +48,8 @@ pub(super) fn voucher_percent(
     catalogue: &Catalogue,
     voucher: Option<&str>,
     named: Option<&PreparedTicket>,
-) -> Result<f64, ApiError> {
+    violations: &mut Violations,
+) -> Result<f64, StoreError> {
     let Some(voucher) = voucher else { return Ok(0.0) };
     if let Some(percent) = catalogue.voucher(voucher) {
         return Ok(percent);
@@ -60,36 +61,37 @@ pub(super) fn voucher_percent(
     if named.is_some_and(has_it) || read.all()?.iter().any(is_for_customer) {
         return Ok(PREPARED_PERCENT);
     }
-    Err(ApiError::violation("voucher", "there is no such voucher"))
+    violations.add("voucher", "there is no such voucher");
+    Ok(0.0)
 }
 
 impl NewTicket {
     /// The prepared ticket that the new ticket continues.
-    fn prepared(&self, change: &Change, catalogue: &Catalogue) -> Result<Option<PreparedTicket>, ApiError> {
+    fn prepared(
+        &self,
+        change: &Change,
+        catalogue: &Catalogue,
+        violations: &mut Violations,
+    ) -> Result<Option<PreparedTicket>, StoreError> {
         const FIELD: &str = "prepared_ticket_id";
         let Some(id) = self.prepared_ticket_id else { return Ok(None) };
-        let prepared: PreparedTicket = change
-            .get(id.as_bytes())?
-            .ok_or_else(|| ApiError::violation(FIELD, "there is no such prepared ticket"))?;
-        if let (Some(own), Some(vin)) = (&prepared.vin, &self.vin)
-            && !own.eq_ignore_ascii_case(vin)
-        {
-            return Err(ApiError::violation("vin", "differs from the prepared ticket's"));
-        }
-        if prepared.customer_id != catalogue.customer.id {
-            return Err(ApiError::violation(FIELD, "is prepared for another customer"));
-        }
+        let found: Option<PreparedTicket> = change.get(id.as_bytes())?;
+        let Some(prepared) = found else {
+            violations.add(FIELD, "there is no such prepared ticket");
+            return Ok(None);
+        };
+        let is_of_vehicle = match (&prepared.vin, &self.vin) {
+            (Some(own), Some(vin)) => own.eq_ignore_ascii_case(vin),
+            _ => true,
+        };
+        violations.check(is_of_vehicle, "vin", "differs from the prepared ticket's");
+        let is_own = prepared.customer_id == catalogue.customer.id;
+        violations.check(is_own, FIELD, "is prepared for another customer");
         Ok(Some(prepared))
     }
 
-    /// The connector, if the caller may have a ticket on it now.
-    fn connector(&self, change: &Change, caller: &Subject) -> Result<Connector, ApiError> {
-        let Some(connector) = change.connector(self.connector_id)? else {
-            return Err(ApiError::violation("connector_id", "there is no such connector"));
-        };
-        if !caller.sees(connector.id) {
-            return Err(ApiError::forbidden("The token belongs to another connector."));
-        }
+    /// Refuses a ticket that would be one too many, or the second pending one on its connector.
+    fn check_room(&self, change: &Change) -> Result<(), ApiError> {
         let all = change.all::<Ticket>()?;
         if all.len() >= MAX_TICKETS {
             let detail = format!(
@@ -97,8 +99,9 @@ impl NewTicket {
             );
             return Err(ApiError::conflict("full", "Full", detail));
         }
-        let is_pending =
-            |ticket: &Ticket| ticket.connector_id == connector.id && ticket.state == TicketState::Pending;
+        let is_pending = |ticket: &Ticket| {
+            ticket.connector_id == self.connector_id && ticket.state == TicketState::Pending
+        };
         if let Some(pending) = all.iter().find(|ticket| is_pending(ticket)) {
             return Err(ApiError::new(
                 axum::http::StatusCode::BAD_REQUEST,
@@ -107,21 +110,29 @@ impl NewTicket {
                 format!("Ticket {} is pending on the connector.", pending.id),
             ));
         }
-        Ok(connector)
+        Ok(())
     }
 
-    /// Stores the ticket.
+    /// Stores the ticket, unless there are violations, those that the caller has found among them.
     pub(super) fn create(
         self,
         change: &Change,
         caller: &Subject,
         catalogue: &Catalogue,
+        mut violations: Violations,
     ) -> Result<Ticket, ApiError> {
-        let connector = self.connector(change, caller)?;
-        let prepared = self.prepared(change, catalogue)?;
+        let is_known = change.connector(self.connector_id)?.is_some();
+        violations.check(is_known, "connector_id", "there is no such connector");
+        if is_known && !caller.sees(self.connector_id) {
+            return Err(ApiError::forbidden("The token belongs to another connector."));
+        }
+        let prepared = self.prepared(change, catalogue, &mut violations)?;
         let own = prepared.as_ref().and_then(|prepared| prepared.voucher_code.clone());
-        let voucher = self.voucher.or(own);
-        let voucher_percent = voucher_percent(change, catalogue, voucher.as_deref(), prepared.as_ref())?;
+        let voucher = self.voucher.clone().or(own);
+        let voucher_percent =
+            voucher_percent(change, catalogue, voucher.as_deref(), prepared.as_ref(), &mut violations)?;
+        violations.finish()?;
+        self.check_room(change)?;
         let (id, uuid) = match &prepared {
             // the prepared ticket becomes the new ticket, once
             Some(prepared) if !prepared.is_picked_up => {
@@ -138,7 +149,7 @@ impl NewTicket {
             vehicle_model_id: self.vehicle_model_id,
             vehicle_model_variant_id: self.vehicle_model_variant_id,
             product_ids: self.product_ids,
-            connector_id: connector.id,
+            connector_id: self.connector_id,
             chat_id: Uuid::new_v4(),
             metadata: self.metadata,
             reference: self.reference,

@@ -10,10 +10,8 @@ use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::cloud::rest::problem::Violation;
+use crate::cloud::rest::problem::{MAX_VIOLATIONS, Violation};
 
-/// Limit of the violations in one answer.
-const MAX_VIOLATIONS: usize = 50;
 /// Limit of a violation's text: validators quote the value.
 const MAX_MESSAGE: usize = 200;
 

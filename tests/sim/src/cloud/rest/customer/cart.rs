@@ -11,7 +11,7 @@ use crate::cloud::catalogue::{Catalogue, Product};
 use crate::cloud::pricing::{Discount, Money, Price, Totals};
 use crate::cloud::rest::api::{Call, Nothing};
 use crate::cloud::rest::optional::Optional;
-use crate::cloud::rest::problem::ApiError;
+use crate::cloud::rest::problem::{ApiError, Violations};
 use crate::cloud::rest::ticket_lifecycle::voucher_percent;
 use crate::cloud::store::{PreparedTicket, Read as _};
 
@@ -61,20 +61,27 @@ pub(super) struct Cart {
     items: Vec<CartItem>,
 }
 
-/// The products with these numbers, which are offered for the model.
+/// The products with these numbers; each that is not offered for the model is a violation. For an unknown model, each
+/// that is not there.
 pub(super) fn offered<'a>(
     catalogue: &'a Catalogue,
     ids: &[i64],
     model: i64,
-) -> Result<Vec<&'a Product>, ApiError> {
-    let offered = |id: &i64| catalogue.products_for(model).find(|product| product.id == *id);
-    ids.iter()
-        .map(|id| {
-            offered(id).ok_or_else(|| {
-                ApiError::violation("product_ids", format!("product {id} is not offered for the model"))
-            })
-        })
-        .collect()
+    violations: &mut Violations,
+) -> Vec<&'a Product> {
+    let has_model = catalogue.has_model(model);
+    let offered = |id: &i64| match has_model {
+        true => catalogue.products_for(model).find(|product| product.id == *id),
+        false => catalogue.product(*id),
+    };
+    let mut products = Vec::new();
+    for id in ids {
+        match offered(id) {
+            Some(product) => products.push(product),
+            None => violations.add("product_ids", format!("product {id} is not offered for the model")),
+        }
+    }
+    products
 }
 
 fn item(catalogue: &Catalogue, product: &Product) -> CartItem {
@@ -97,19 +104,20 @@ fn item(catalogue: &Catalogue, product: &Product) -> CartItem {
 pub(super) async fn calculate(call: Call<Nothing, Nothing, CartInput>) -> Result<Json<Cart>, ApiError> {
     let (catalogue, body) = (&call.app.catalogue, &call.body);
     let (model, variant) = (body.vehicle_model_id, body.vehicle_model_variant_id);
-    known_vehicle(catalogue, model, variant)?;
-    let products = offered(catalogue, &body.product_ids, model)?;
+    let mut violations = Violations::default();
+    known_vehicle(catalogue, model, variant, &mut violations);
+    let products = offered(catalogue, &body.product_ids, model, &mut violations);
     let view = call.app.store.view()?;
     let prepared: Option<PreparedTicket> = match body.prepared_ticket_id {
         Some(id) => view.get(id.as_bytes())?,
         None => None,
     };
-    if body.prepared_ticket_id.is_some() && prepared.is_none() {
-        return Err(ApiError::violation("prepared_ticket_id", "there is no such prepared ticket"));
-    }
+    let is_known = body.prepared_ticket_id.is_none() || prepared.is_some();
+    violations.check(is_known, "prepared_ticket_id", "there is no such prepared ticket");
     let own = prepared.as_ref().and_then(|prepared| prepared.voucher_code.as_deref());
     let voucher = body.voucher.0.as_deref().filter(|voucher| !voucher.is_empty()).or(own);
-    let percent = voucher_percent(&view, catalogue, voucher, prepared.as_ref())?;
+    let percent = voucher_percent(&view, catalogue, voucher, prepared.as_ref(), &mut violations)?;
+    violations.finish()?;
     let sum = Price::sum(products.iter().copied());
     let reduced = sum.reduced(percent);
     Ok(Json(Cart {

@@ -9,7 +9,7 @@ use super::bodies::{Page, Paging};
 use crate::cloud::catalogue::Catalogue;
 use crate::cloud::rest::api::{Call, Nothing};
 use crate::cloud::rest::optional::Optional;
-use crate::cloud::rest::problem::ApiError;
+use crate::cloud::rest::problem::{ApiError, Violations};
 use crate::cloud::store::{Employee, Read};
 
 /// Limit of the employees.
@@ -60,19 +60,15 @@ fn username_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 }
 
 impl EmployeeInput {
-    fn locale(&self, catalogue: &Catalogue, current: Option<&str>) -> Result<String, ApiError> {
-        let known = |locale: &str| catalogue.locales.iter().any(|known| known == locale);
-        match self.correspondence_locale.0.as_deref() {
-            Some(locale) if known(locale) => Ok(locale.to_owned()),
-            Some(_) => {
-                let message = format!("must be one of: {}", catalogue.locales.join(", "));
-                Err(ApiError::violation("correspondence_locale", message))
-            }
-            None => Ok(current.map_or_else(
-                || catalogue.locales.first().cloned().unwrap_or_else(|| "en-GB".to_owned()),
-                str::to_owned,
-            )),
+    /// The locale that the input names, which has to be a known one; otherwise the current or the first.
+    fn locale(&self, catalogue: &Catalogue, current: Option<&str>, violations: &mut Violations) -> String {
+        if let Some(locale) = &self.correspondence_locale.0 {
+            let message = format!("must be one of: {}", catalogue.locales.join(", "));
+            violations.check(catalogue.locales.contains(locale), "correspondence_locale", message);
+            return locale.clone();
         }
+        let first = || catalogue.locales.first().map_or("en-GB", String::as_str);
+        current.unwrap_or_else(first).to_owned()
     }
 }
 
@@ -85,7 +81,9 @@ pub(super) async fn list(call: Call<Nothing, Paging, Nothing>) -> Result<Json<Pa
 
 pub(super) async fn add(call: Call<Nothing, Nothing, EmployeeInput>) -> Result<Json<EmployeeBody>, ApiError> {
     let Call { app, body, .. } = call;
-    let locale = body.locale(&app.catalogue, None)?;
+    let mut violations = Violations::default();
+    let locale = body.locale(&app.catalogue, None, &mut violations);
+    violations.finish()?;
     let stored = app.store.change(move |change| {
         if change.all::<Employee>()?.len() >= MAX_EMPLOYEES {
             let detail = format!("The sandbox stores at most {MAX_EMPLOYEES} employees.");
@@ -136,10 +134,12 @@ pub(super) async fn change(
     let catalogue = app.catalogue.clone();
     let stored = app.store.change(move |change| {
         let mut employee = path.find(change, &catalogue)?;
-        if body.username.is_none() && employee.username.is_some() {
-            return Err(ApiError::violation("username", "cannot be unset"));
-        }
-        employee.correspondence_locale = body.locale(&catalogue, Some(&employee.correspondence_locale))?;
+        let mut violations = Violations::default();
+        let is_kept = body.username.is_some() || employee.username.is_none();
+        violations.check(is_kept, "username", "cannot be unset");
+        let current = Some(employee.correspondence_locale.as_str());
+        employee.correspondence_locale = body.locale(&catalogue, current, &mut violations);
+        violations.finish()?;
         employee.given_name = body.given_name;
         employee.family_name = body.family_name;
         employee.username = body.username;

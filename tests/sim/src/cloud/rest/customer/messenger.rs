@@ -98,6 +98,24 @@ impl AttachmentBody {
     }
 }
 
+/// The name as the last part of a reference and of a path: without separators, without characters that show nothing or
+/// turn the text around, and never a directory.
+fn plain_name(name: &str) -> String {
+    let is_dots = name.chars().all(|character| character == '.');
+    let plain = |character: char| match character {
+        '/'
+        | '\\'
+        | '\u{200B}'..='\u{200F}'
+        | '\u{202A}'..='\u{202E}'
+        | '\u{2060}'..='\u{206F}'
+        | '\u{FEFF}' => '_',
+        '.' if is_dots => '_',
+        character if character.is_control() => '_',
+        character => character,
+    };
+    name.chars().map(plain).collect()
+}
+
 pub(super) async fn attach(
     call: Call<Nothing, ChannelQuery, AttachmentInput>,
 ) -> Result<WithHeader<Json<AttachmentBody>>, ApiError> {
@@ -107,8 +125,7 @@ pub(super) async fn attach(
     let attachment = Attachment {
         file_reference: Uuid::new_v4(),
         channel_id,
-        // a reference has the name as its last part
-        file_name: file_name.replace(['/', '\\'], "_"),
+        file_name: plain_name(&file_name),
         size: None,
         created_at: OffsetDateTime::now_utc(),
     };

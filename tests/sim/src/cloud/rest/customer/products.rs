@@ -10,7 +10,7 @@ use super::bodies::{Page, Paging, ProductBody};
 use crate::cloud::catalogue::{Block, Catalogue, Named, Product, ProductBundle};
 use crate::cloud::rest::api::{Call, LenientText, Nothing, Null, Removed};
 use crate::cloud::rest::optional::Optional;
-use crate::cloud::rest::problem::ApiError;
+use crate::cloud::rest::problem::{ApiError, Violations};
 use crate::cloud::store::{Favorite, Read, StoreError, number_key};
 
 #[derive(Deserialize, JsonSchema)]
@@ -33,14 +33,12 @@ pub(super) async fn groups(
 
 /// Refuses a model that is not there, or a variant of another model, in the body of a request. A query for one finds
 /// nothing.
-pub(super) fn known_vehicle(catalogue: &Catalogue, model: i64, variant: i64) -> Result<(), ApiError> {
-    if !catalogue.has_model(model) {
-        return Err(ApiError::violation("vehicle_model_id", "there is no such model"));
-    }
-    match catalogue.variant(variant) {
-        Some(vehicle) if vehicle.model.id == model => Ok(()),
-        _ => Err(ApiError::violation("vehicle_model_variant_id", "the model has no such variant")),
-    }
+pub(super) fn known_vehicle(catalogue: &Catalogue, model: i64, variant: i64, violations: &mut Violations) {
+    let has_model = catalogue.has_model(model);
+    violations.check(has_model, "vehicle_model_id", "there is no such model");
+    // without its model, a variant that is there is not a second fault
+    let is_known = catalogue.variant(variant).is_some_and(|vehicle| vehicle.model.id == model || !has_model);
+    violations.check(is_known, "vehicle_model_variant_id", "the model has no such variant");
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -12,7 +12,7 @@ use super::products::known_vehicle;
 use crate::cloud::catalogue::{Catalogue, Product};
 use crate::cloud::rest::api::{Call, LenientInteger, Moment, Nothing, Null};
 use crate::cloud::rest::optional::Optional;
-use crate::cloud::rest::problem::ApiError;
+use crate::cloud::rest::problem::{ApiError, Violations};
 use crate::cloud::rest::ticket_lifecycle::{self, NewTicket};
 use crate::cloud::store::{Csat, Note, PreparedTicket, PrerequisiteAnswer, Read, Subject, Ticket};
 
@@ -49,18 +49,19 @@ fn check_prerequisites(
     catalogue: &Catalogue,
     products: &[&Product],
     answers: &[PrerequisiteAnswer],
-) -> Result<(), ApiError> {
+    violations: &mut Violations,
+) {
     const FIELD: &str = "product_prerequisites";
     for answer in answers {
         let Some(id) = answer.definition_id else { continue };
         let known = catalogue.product_prerequisites.iter().find(|known| known.id == id);
         let Some(known) = known else {
-            return Err(ApiError::violation(FIELD, format!("there is no prerequisite {id}")));
+            violations.add(FIELD, format!("there is no prerequisite {id}"));
+            continue;
         };
         let is_chosen = |value: &String| known.options.iter().any(|option| option.value == *value);
-        if !known.options.is_empty() && !answer.value.as_ref().is_some_and(is_chosen) {
-            return Err(ApiError::violation(FIELD, format!("{}: choose one of the options", known.name)));
-        }
+        let is_answered = known.options.is_empty() || answer.value.as_ref().is_some_and(is_chosen);
+        violations.check(is_answered, FIELD, format!("{}: choose one of the options", known.name));
     }
     for id in products.iter().flat_map(|product| &product.prerequisite_ids) {
         let required = catalogue.product_prerequisites.iter().find(|known| known.id == *id && known.required);
@@ -69,24 +70,23 @@ fn check_prerequisites(
         if let Some(required) = required
             && !answers.iter().any(answers_it)
         {
-            return Err(ApiError::violation(FIELD, format!("{} needs an answer", required.name)));
+            violations.add(FIELD, format!("{} needs an answer", required.name));
         }
     }
-    Ok(())
 }
 
 pub(super) async fn create(call: Call<Nothing, Nothing, TicketInput>) -> Result<Json<TicketBody>, ApiError> {
     let Call { app, subject, body, .. } = call;
     let (model, variant) = (body.vehicle_model_id.0, body.vehicle_model_variant_id.0);
-    known_vehicle(&app.catalogue, model, variant)?;
-    let products = offered(&app.catalogue, &body.product_ids, model)?;
-    check_prerequisites(&app.catalogue, &products, &body.product_prerequisites)?;
-    if products.iter().any(|product| product.is_unattended) && !body.confirmed_unattended_service {
-        return Err(ApiError::violation("confirmed_unattended_service", "a product is unattended"));
-    }
-    if serde_json::to_vec(&body.metadata).is_ok_and(|json| json.len() > MAX_METADATA) {
-        return Err(ApiError::violation("metadata", format!("has more than {MAX_METADATA} bytes")));
-    }
+    let mut violations = Violations::default();
+    known_vehicle(&app.catalogue, model, variant, &mut violations);
+    let products = offered(&app.catalogue, &body.product_ids, model, &mut violations);
+    check_prerequisites(&app.catalogue, &products, &body.product_prerequisites, &mut violations);
+    let is_confirmed =
+        body.confirmed_unattended_service || !products.iter().any(|product| product.is_unattended);
+    violations.check(is_confirmed, "confirmed_unattended_service", "a product is unattended");
+    let fits = serde_json::to_vec(&body.metadata).is_ok_and(|json| json.len() <= MAX_METADATA);
+    violations.check(fits, "metadata", format!("has more than {MAX_METADATA} bytes"));
     let voucher = body.voucher.0.filter(|voucher| !voucher.is_empty());
     let new = NewTicket {
         vin: Some(body.vin),
@@ -102,7 +102,7 @@ pub(super) async fn create(call: Call<Nothing, Nothing, TicketInput>) -> Result<
         confirmed_unattended_service: Some(body.confirmed_unattended_service),
     };
     let catalogue = app.catalogue.clone();
-    let ticket = app.store.change(move |change| new.create(change, &subject, &catalogue)).await?;
+    let ticket = app.store.change(move |change| new.create(change, &subject, &catalogue, violations)).await?;
     tracing::info!(ticket = ticket.id, connector_id = ticket.connector_id, "ticket pending");
     ticket_lifecycle::update_relay(&app, &ticket);
     Ok(Json(TicketBody::from(&ticket)))

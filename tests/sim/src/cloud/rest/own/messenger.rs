@@ -2,8 +2,8 @@
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_RANGE, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use uuid::Uuid;
@@ -64,6 +64,21 @@ fn signed(reference: Uuid, expires: i64) -> String {
     format!("upload {reference} {expires}")
 }
 
+/// Refuses a part of a content, which would replace the whole (RFC 9110, 14.5), and a form around the content.
+fn check_whole(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.contains_key(CONTENT_RANGE) {
+        return Err(ApiError::bad_request("An upload cannot be continued: send the whole content."));
+    }
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if kind.starts_with("multipart/") || kind == "application/x-www-form-urlencoded" {
+        let detail = "The body is the content of the attachment, and not a form.";
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(ApiError::new(status, "unsupported-media-type", "Unsupported media type", detail));
+    }
+    Ok(())
+}
+
 /// Needs no login: the address itself permits the upload of this file for a limited time.
 async fn upload(
     State(app): State<App>,
@@ -82,7 +97,10 @@ async fn upload(
     if expires <= unix_seconds() {
         return Err(ApiError::forbidden("The upload address has expired."));
     }
+    let headers = request.headers().clone();
+    // a body that is refused is read too, so that the client gets the answer
     let content = extract::bytes(request, &app).await?;
+    check_whole(&headers)?;
     app.store
         .change(move |change| {
             let mut attachment: Attachment =

@@ -14,7 +14,7 @@ use super::paging::page;
 use crate::cloud::app::App;
 use crate::cloud::rest::extract::{Body, Caller, Id, Parameters};
 use crate::cloud::rest::fields::Fields;
-use crate::cloud::rest::problem::ApiError;
+use crate::cloud::rest::problem::{ApiError, Violations};
 use crate::cloud::rest::ticket_lifecycle::{self, End, NewTicket};
 use crate::cloud::store::{Note, Read as _, Ticket, TicketState};
 use crate::cloud::views;
@@ -152,7 +152,10 @@ async fn create(State(app): State<App>, caller: Caller, body: Body) -> Result<Re
     let subject = caller.customer()?.clone();
     let new = parse(body)?;
     let catalogue = app.catalogue.clone();
-    let ticket = app.store.change(move |change| new.create(change, &subject, &catalogue)).await?;
+    let ticket = app
+        .store
+        .change(move |change| new.create(change, &subject, &catalogue, Violations::default()))
+        .await?;
     tracing::info!(ticket = ticket.id, connector_id = ticket.connector_id, "ticket pending");
     ticket_lifecycle::update_relay(&app, &ticket);
     let location = format!("/sandbox/v1/tickets/{}", ticket.id);

@@ -11,7 +11,7 @@ use crate::cloud::catalogue::Catalogue;
 use crate::cloud::hub::Changed;
 use crate::cloud::rest::api::{Call, Moment, Nothing, SeeOther};
 use crate::cloud::rest::optional::Optional;
-use crate::cloud::rest::problem::ApiError;
+use crate::cloud::rest::problem::{ApiError, Violations};
 use crate::cloud::rest::ticket_lifecycle::{self, End};
 use crate::cloud::store::{Read, Ticket, TicketState};
 
@@ -116,16 +116,14 @@ enum Transition {
 impl Transition {
     /// The end that this transition means, if the catalogue knows what it names.
     fn end(self, catalogue: &Catalogue) -> Result<End, ApiError> {
+        let mut violations = Violations::default();
         match self {
             Self::Complete {} => Ok(End::Complete),
             Self::Cancel { cancel_reason_id, reason } => {
                 let known = |id: &i32| catalogue.cancel_reasons.iter().any(|known| known.id == *id);
-                if cancel_reason_id.as_ref().is_some_and(|id| !known(id)) {
-                    return Err(ApiError::violation(
-                        "transition.cancel_reason_id",
-                        "there is no such reason",
-                    ));
-                }
+                let is_known = cancel_reason_id.as_ref().is_none_or(known);
+                violations.check(is_known, "transition.cancel_reason_id", "there is no such reason");
+                violations.finish()?;
                 Ok(End::Cancel(reason, cancel_reason_id))
             }
             Self::Outsource {
@@ -134,15 +132,12 @@ impl Transition {
                 allow_customer_chat_write_access,
                 share_customer_information,
             } => {
-                if let Some(id) = product_ids.iter().find(|id| catalogue.product_by_uuid(**id).is_none()) {
-                    return Err(ApiError::violation(
-                        "transition.product_ids",
-                        format!("there is no product {id}"),
-                    ));
+                for id in product_ids.iter().filter(|id| catalogue.product_by_uuid(**id).is_none()) {
+                    violations.add("transition.product_ids", format!("there is no product {id}"));
                 }
-                if !catalogue.outsource_providers.iter().any(|provider| provider.id == provider_id) {
-                    return Err(ApiError::violation("transition.provider_id", "there is no such provider"));
-                }
+                let is_known = catalogue.outsource_providers.iter().any(|known| known.id == provider_id);
+                violations.check(is_known, "transition.provider_id", "there is no such provider");
+                violations.finish()?;
                 Ok(End::Outsource(Some(json!({
                     "provider_id": provider_id,
                     "outsource_ticket_id": Uuid::new_v4(),

@@ -5,6 +5,7 @@ mod ended_tickets;
 mod in_progress;
 mod prepared;
 mod providers;
+mod published;
 
 use axum::http::Method;
 
@@ -41,5 +42,11 @@ pub(super) fn operations() -> Vec<Operation> {
         row(GET, "/v2/tickets/cancelled-tickets/{cancelled-ticket-id}", Assumed, Partner, 200, "A cancelled ticket.").to(ended_tickets::cancelled),
         row(GET, "/v2/tickets/cancel-reasons", Assumed, Partner, 200, "The reasons to cancel.").to(providers::cancel_reasons),
         row(GET, "/v2/providers/providers", Read, Partner, 200, "The providers to which tickets can be outsourced.").to(providers::providers),
+        row(GET, "/v2/providers/providers/{provider-id}", Assumed, Partner, 200, "A provider.").to(providers::provider),
+        row(GET, "/v2/tickets/service-center", Read, Partner, 200, "The state of the service center.").to(published::service_center),
+        row(GET, "/v2/customers/connectors", Assumed, Partner, 200, "The customers' connectors.").to(published::connectors),
+        row(GET, "/v2/vehicles/model-groups", Read, Partner, 200, "The model groups, also of one make.").to(published::model_groups),
+        row(GET, "/v2/vehicles/model-groups/{model-group-id}", Assumed, Partner, 200, "One model group.").to(published::model_group),
+        row(GET, "/v2/vehicles/models", Assumed, Partner, 200, "The models, also of one make or group.").to(published::models),
     ]
 }

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::bodies::{List, PageQuery};
@@ -38,4 +38,18 @@ pub(super) async fn providers(
 ) -> Result<Json<List<Named<Uuid>, PageQuery>>, ApiError> {
     let providers = call.app.catalogue.outsource_providers.clone();
     Ok(Json(List::page(providers, call.query, call.query)))
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct ProviderId {
+    #[serde(rename = "provider-id")]
+    id: Uuid,
+}
+
+pub(super) async fn provider(
+    call: Call<ProviderId, Nothing, Nothing>,
+) -> Result<Json<Named<Uuid>>, ApiError> {
+    let mut providers = call.app.catalogue.outsource_providers.iter();
+    let found = providers.find(|provider| provider.id == call.path.id);
+    Ok(Json(found.ok_or_else(|| ApiError::not_found("provider"))?.clone()))
 }
