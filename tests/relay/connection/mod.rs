@@ -7,6 +7,7 @@ mod buses;
 mod chains;
 mod channels;
 mod doip;
+mod flags;
 mod flow_control;
 mod keep_alive;
 mod kline;

@@ -175,6 +175,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> CanBus for Slcan<S> {
         })
     }
 
+    fn hear_out(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
+        Box::pin(self.await_last_flags())
+    }
+
     fn set_filters(&mut self, filters: &[CanFilter]) -> Result<(), CanError> {
         self.filters = filters.to_vec();
         if let Some(host) = &mut self.host {
