@@ -124,7 +124,7 @@ impl PeerClock {
     pub(super) fn new() -> Self {
         Self {
             samples: Window::new(),
-            recent: VecDeque::new(),
+            recent: VecDeque::with_capacity(RECENT),
             transits: Window::new(),
             newest: None,
             has_sent_clock: false,

@@ -31,6 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
         // bytes of an earlier configuration must not be sent after this one
         self.line.out.clear();
         let answers = self.line.call().await?;
+        self.may_be_open = false;
         // an adapter that never answers may ignore raw bit timing and then disturb the bus
         let is_known = answers || matches!(set_bit_rate, SlcanLine::SetBitRate(_));
         if !is_known || !self.line.command(answers, set_bit_rate).await? {
@@ -43,6 +44,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
             return Err(self.line.unsupported(what));
         }
         let open = if settings.listen_only { SlcanLine::Listen } else { SlcanLine::Open };
+        // also if nobody waits for the rest of the set-up
+        self.may_be_open = true;
         if !self.line.command(answers, open).await? {
             if settings.listen_only {
                 self.capabilities.listen_only = false;
