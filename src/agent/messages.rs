@@ -15,7 +15,7 @@ use crate::vehicle::hardware::Hardware;
 const PROTOCOL: u32 = 1;
 
 /// What this agent can do beyond the first version of the relay protocol.
-const FEATURES: &[&str] = &["clock", "policy"];
+const FEATURES: &[&str] = &["clock", "policy", "configuration", "mute"];
 
 /// `connectorHello`.
 #[derive(Debug, Clone, PartialEq, Serialize)]

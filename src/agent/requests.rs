@@ -88,7 +88,8 @@ impl Supervisor {
             let problem = ProblemKind::UnknownConnection.problem(detail);
             return self.refuse(&problem.answering(action), request_id);
         }
-        if matches!(request, Request::ConfigureBuses(_)) {
+        // the VIN watch must not ask a vehicle whose connector is muted
+        if matches!(request, Request::ConfigureBuses(_) | Request::MuteLocals(_)) {
             self.hand_over_buses().await;
         }
         if let Some(connection) = &mut self.connection {
@@ -107,6 +108,12 @@ impl Supervisor {
     async fn identify_vehicle(&mut self, request_id: RequestId) {
         if self.waiting_for_vin.identifying.len() >= MAX_IDENTIFYING {
             let problem = ProblemKind::Busy.problem("The VIN is being read already.");
+            return self.refuse(&problem.answering("identifyVehicle"), request_id);
+        }
+        if self.connection.as_ref().is_some_and(|connection| connection.relay.is_muted()) {
+            let detail =
+                "The operator has muted what the connector sends on its own account; unmuteLocals ends this.";
+            let problem = ProblemKind::LocalsMuted.problem(detail);
             return self.refuse(&problem.answering("identifyVehicle"), request_id);
         }
         self.waiting_for_vin.identifying.push(request_id);
@@ -141,6 +148,10 @@ fn target_of(request: &Request) -> Option<(&'static str, Uuid)> {
         Request::CloseConnection(request) => ("closeConnection", request.connection_uuid),
         Request::ScanEcus(request) => ("scanEcus", request.connection_uuid),
         Request::RequestConsent(request) => ("requestConsent", request.connection_uuid),
+        Request::MuteLocals(request) => ("muteLocals", request.connection_uuid),
+        Request::UnmuteLocals(request) => ("unmuteLocals", request.connection_uuid),
+        Request::GetConfiguration(request) => ("getConfiguration", request.connection_uuid),
+        Request::ConnectionQuality(request) => ("connectionQuality", request.connection_uuid),
         Request::OperatorJoined(notice) => ("operatorJoined", notice.connection_uuid),
         Request::OperatorLeft(notice) => ("operatorLeft", notice.connection_uuid),
         Request::OpenConnection(_)

@@ -149,6 +149,18 @@ fn modes() -> Vec<Mode> {
             Addressing::extended(long_a, long_b, 0x10, 0xF1),
             with(long("Extended_29bits"), ecu.clone()),
         ),
+        (
+            "extended toward the peer only",
+            Addressing::new(a, b, Some(0x10), None),
+            json!({"tx": {"mode": "Normal_11bits", "txid": b.raw()},
+                   "rx": {"mode": "Extended_11bits", "rxid": a.raw(), "source_address": 0x10}}),
+        ),
+        (
+            "extended from the peer only",
+            Addressing::new(a, b, None, Some(0xF1)),
+            json!({"tx": {"mode": "Extended_11bits", "txid": b.raw(), "target_address": 0xF1},
+                   "rx": {"mode": "Normal_11bits", "rxid": a.raw()}}),
+        ),
         ("mixed 11", Addressing::mixed(a, b, 0x99), with(short("Mixed_11bits"), extension.clone())),
         (
             "mixed 29",

@@ -43,12 +43,22 @@ def main():
     bus.shutdown()
 
 
+def address_of(settings):
+    settings = dict(settings)
+    mode = isotp.AddressingMode[settings.pop("mode")]
+    return isotp.Address(mode, **settings)
+
+
 def open_stack(bus, settings, errors):
-    address = dict(settings["address"])
-    mode = isotp.AddressingMode[address.pop("mode")]
+    address = settings["address"]
+    if "tx" in address:
+        one = {side: address_of({**address[side], f"{side}_only": True}) for side in ("tx", "rx")}
+        address = isotp.AsymmetricAddress(tx_addr=one["tx"], rx_addr=one["rx"])
+    else:
+        address = address_of(address)
     return isotp.CanStack(
         bus,
-        address=isotp.Address(mode, **address),
+        address=address,
         params=settings["params"],
         error_handler=lambda error: errors.append(repr(error)),
     )

@@ -125,6 +125,14 @@ pub trait CanBus: Send {
         Box::pin(std::future::ready(()))
     }
 
+    /// Waits, for a bounded time, until [`CanBus::poll_event`] can report every error that a bus to which the adapter
+    /// only listens has had so far. Adapters that report errors by themselves are ready immediately.
+    ///
+    /// Errors: the adapter failed.
+    fn hear_out(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Reports each outcome when it is known, also before those of older frames, by [`CanEvent::Overtaking`]. An
     /// adapter that does not know the order ignores the call.
     fn report_overtaking(&mut self) {}

@@ -517,6 +517,27 @@ async fn dropping_the_bus_closes_the_adapters_channel() {
     assert_eq!(rest, "\rC\r");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_set_up_that_nobody_waits_for_any_more_closes_the_adapters_channel() {
+    // given up while the adapter joins the bus, while it tells its flags, and while it leaves the bus to join again
+    for (answered, again) in [(&SET_UP[..3], false), (&SET_UP[..4], false), (&SET_UP[..], true)] {
+        let (mut device, near) = duplex(4096);
+        let mut host = Slcan::over("slcan:test", near);
+        let patience = Duration::from_millis(100);
+        let given_up = async {
+            if again {
+                host.configure(SETTINGS).await.unwrap();
+            }
+            assert!(timeout(patience, host.configure(SETTINGS)).await.is_err());
+        };
+        tokio::join!(given_up, scripted(&mut device, answered));
+        drop(host);
+        let mut rest = String::new();
+        device.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.ends_with("\rC\r"), "{rest:?}");
+    }
+}
+
 /// A bus in real time with an answering ECU, and an adapter with a symbolic link at `link`.
 fn vehicle(link: &Path) -> (VirtualBus, SlcanAdapter) {
     let config = VirtualBusConfig { timer: TimerKind::Precise, ..VirtualBusConfig::default() };

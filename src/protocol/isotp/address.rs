@@ -71,6 +71,11 @@ impl Addressing {
         usize::from(self.transmit_address.is_some())
     }
 
+    /// Returns whether the frames of one direction only have an address byte.
+    pub fn is_one_sided(&self) -> bool {
+        self.transmit_address.is_some() != self.receive_address.is_some()
+    }
+
     /// Returns the address bytes of sent and received frames, if both have one.
     pub fn addresses(&self) -> Option<(u8, u8)> {
         self.transmit_address.zip(self.receive_address)

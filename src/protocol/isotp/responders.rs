@@ -33,10 +33,11 @@ impl Responder {
     }
 
     /// An ECU of which the identifier of its frames is known. Flow control has an address if a standard assigns
-    /// the request identifier, and the address bytes of a functional request and its answers are equal (mixed
-    /// addressing) or absent.
+    /// the request identifier, and functional requests have no address byte, or the one of their answers (mixed
+    /// addressing).
     pub fn answering(response: CanId, request_address: Option<u8>, response_address: Option<u8>) -> Self {
-        let id = known_request_id(response).filter(|_| request_address == response_address);
+        let is_known = request_address.is_none() || request_address == response_address;
+        let id = known_request_id(response).filter(|_| is_known);
         let flow_control = id.map(|id| FlowControlAddress { id, address: request_address });
         Self { response, response_address, flow_control }
     }

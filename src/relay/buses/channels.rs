@@ -125,6 +125,12 @@ pub trait Channels: Send {
         false
     }
 
+    /// Ends a reading of the VIN, without another request to an ECU.
+    fn stop_vin_reader(&mut self) {}
+
+    /// While this is true, the bus sends nothing that no channel or request of the operator needs.
+    fn set_muted(&mut self, _is_muted: bool) {}
+
     /// The VINs that ECUs reported, once reading has ended.
     fn take_vins(&mut self) -> Option<Vec<vin::Candidate>> {
         None

@@ -3,6 +3,7 @@
 mod held_frames;
 mod keep_alive;
 mod keep_alive_policy;
+mod locals;
 mod operator;
 mod operator_watch;
 mod pending;
@@ -10,6 +11,7 @@ mod policy;
 mod policy_work;
 mod programming;
 mod progress;
+mod quality;
 mod records;
 mod requests;
 mod scans;
@@ -19,7 +21,7 @@ mod vin;
 mod vin_gate;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -29,7 +31,7 @@ use crate::policy::BusPolicy;
 use crate::relay::buses::bus::AnyBus;
 use crate::relay::wire::Envelope;
 use crate::relay::wire::codec::Tag;
-use crate::relay::wire::request::Request;
+use crate::relay::wire::request::{BusConfig, Request};
 use held_frames::HeldFrames;
 use keep_alive_policy::KeepAlivePolicy;
 use operator_watch::{Interruption, OperatorWatch};
@@ -54,6 +56,8 @@ pub struct RelayConnection {
     settings: RelaySettings,
     link: Link,
     buses: Vec<Box<dyn AnyBus>>,
+    /// The buses as the operator configured them.
+    configured: Vec<BusConfig>,
     /// The policy for each bus.
     policies: Vec<BusPolicy>,
     channels: BTreeMap<u16, OpenedChannel>,
@@ -85,6 +89,11 @@ pub struct RelayConnection {
     ignition: Option<bool>,
     keep_alive: KeepAlivePolicy,
     policy_work: PolicyWork,
+    /// Nothing is sent to a bus on the connector's own account.
+    is_muted: bool,
+    /// A reading of the VIN was left out because the connector is muted.
+    has_left_out_vin: bool,
+    opened_at: SystemTime,
 }
 
 impl RelayConnection {
@@ -99,6 +108,7 @@ impl RelayConnection {
             settings,
             link,
             buses: Vec::new(),
+            configured: Vec::new(),
             policies: Vec::new(),
             channels: BTreeMap::new(),
             held_frames: HeldFrames::default(),
@@ -122,6 +132,9 @@ impl RelayConnection {
             ignition: None,
             keep_alive,
             policy_work: PolicyWork::default(),
+            is_muted: false,
+            has_left_out_vin: false,
+            opened_at: SystemTime::now(),
         }
     }
 

@@ -122,6 +122,9 @@ impl RelayConnection {
 
     /// Asks the vehicle for its speed, if the policy wants it and a bus is free.
     fn ask_speed(&mut self, now: Instant) {
+        if self.is_muted {
+            return;
+        }
         let due =
             self.settings.policy.with(|policy| policy.speed_due(now).map(|at| (at, policy.askable_speeds())));
         let Some((at, (obd, doip_did))) = due else { return };
@@ -141,8 +144,9 @@ impl RelayConnection {
         let (timeout, speed) =
             self.settings.policy.with(|policy| (policy.poll_timeout(now), policy.speed_due(now)));
         let look_at = self.policy_work.look_at;
-        let speed =
-            speed.filter(|_| !self.buses.is_empty()).map(|at| look_at.map_or(at, |look| at.max(look)));
+        let speed = speed
+            .filter(|_| !self.buses.is_empty() && !self.is_muted)
+            .map(|at| look_at.map_or(at, |look| at.max(look)));
         [timeout, look_at, speed].into_iter().flatten().min()
     }
 }

@@ -73,6 +73,10 @@ impl RelayConnection {
             }
             Request::RequestConsent(request) => self.request_consent(now, &request, &request_id),
             Request::ScanEcus(request) => self.scan_ecus(now, &request, &request_id),
+            Request::MuteLocals(_) => self.set_muted(true, &request_id),
+            Request::UnmuteLocals(_) => self.set_muted(false, &request_id),
+            Request::GetConfiguration(_) => self.report_configuration(&request_id),
+            Request::ConnectionQuality(_) => self.report_quality(&request_id),
             Request::OpenConnection(_)
             | Request::IdentifyVehicle
             | Request::DismissCallForAttention
@@ -142,6 +146,8 @@ impl RelayConnection {
         let buses = setups.into_iter().zip(&policies);
         self.buses.extend(buses.map(|(setup, policy)| build(setup, hardware, ignition, policy.clone())));
         self.policies = policies;
+        self.configured.clone_from(&request.buses);
+        self.buses.iter_mut().for_each(|bus| bus.channels_mut().set_muted(self.is_muted));
         self.configuring = Some(PendingReply { request_id: request_id.clone() });
         self.answer_if_configured(now);
         Ok(())
@@ -166,6 +172,7 @@ impl RelayConnection {
         let error = &failure.detail;
         tracing::warn!(bus = name, error, "could not set up the bus");
         self.buses.clear();
+        self.configured.clear();
         self.resume_vin_reading(now);
         let detail = format!("Bus {name:?}: {error}.");
         let problem = failure.kind.problem(detail);

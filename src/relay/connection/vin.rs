@@ -22,6 +22,11 @@ impl RelayConnection {
     /// request waits for begins when the channels have been quiet for two seconds, or after a device has returned, as
     /// soon as they are quiet; and never in the middle of a download or upload.
     pub fn start_reading_vin(&mut self, now: Instant, budget: Duration, trigger: VinTrigger) -> bool {
+        if self.is_muted {
+            self.has_left_out_vin = true;
+            self.refuse_unconfirmed(now, VinObstacle::Muted);
+            return true;
+        }
         if self.buses.iter().any(|bus| !bus.has_started()) {
             self.vin_reading = Some(BusesVinReading::waiting(now, budget));
             return true;
@@ -82,7 +87,7 @@ impl RelayConnection {
     }
 
     /// Refuses the programming services that wait for the VIN.
-    fn refuse_unconfirmed(&mut self, now: Instant, obstacle: VinObstacle) {
+    pub(super) fn refuse_unconfirmed(&mut self, now: Instant, obstacle: VinObstacle) {
         let obstacle = match obstacle {
             VinObstacle::NotReported | VinObstacle::NotAcknowledged if self.ignition == Some(false) => {
                 VinObstacle::IgnitionOff
@@ -95,9 +100,10 @@ impl RelayConnection {
         }
     }
 
-    /// Whether the VIN has to be read to be confirmed, since the last call of this method.
+    /// Whether the VIN has to be read, to be confirmed or because the connector was muted, since the last call of this method.
     pub fn take_vin_wanted(&mut self) -> bool {
-        self.vin_gate.take_wanted()
+        let is_made_up_for = !self.is_muted && std::mem::take(&mut self.has_left_out_vin);
+        self.vin_gate.take_wanted() || is_made_up_for
     }
 
     /// The VIN has to be read if it was required and is not confirmed. A reading that is under way is enough.

@@ -32,6 +32,8 @@ pub(super) enum VinObstacle {
     OtherTester,
     /// No node acknowledges frames.
     NotAcknowledged,
+    /// The operator has muted what the connector sends on its own account.
+    Muted,
     /// The ignition is off, and no ECU reports a VIN.
     IgnitionOff,
     /// No ECU reports a VIN.
@@ -62,6 +64,10 @@ impl VinObstacle {
             Self::NotAcknowledged => {
                 "no ECU is awake to report the VIN, which must be confirmed before programming: switch the ignition \
                  on, and send again"
+            }
+            Self::Muted => {
+                "the connector is muted, so that the VIN is not read, which must be confirmed before programming: send \
+                 unmuteLocals, and send again"
             }
             Self::IgnitionOff => {
                 "the ignition is off and no ECU reports a VIN, which must be confirmed before programming: switch the \

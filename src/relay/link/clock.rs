@@ -1,5 +1,6 @@
 //! The connection's clock, and the measurement of the peer's clock (relay protocol, section 4.4).
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::peer_clock::Echo;
@@ -9,6 +10,11 @@ impl Link {
     /// The smallest round trip to the peer in the last minute; `None` if the peer sends no `clock` records.
     pub fn round_trip(&self, now: Instant) -> Option<Duration> {
         self.peer_clock.round_trip(self.clock(now))
+    }
+
+    /// The last ten round trips to the peer, in µs, the newest last.
+    pub(crate) fn recent_round_trips(&self) -> &VecDeque<u64> {
+        self.peer_clock.recent_round_trips()
     }
 
     /// Whether the difference of the clocks was measured, so that ages are known from the first message on.

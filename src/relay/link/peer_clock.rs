@@ -18,6 +18,8 @@ const AGEING: i128 = 20;
 /// The share of `hold` by which a round trip may be negative. Clocks do not run equally fast.
 const HOLD_ERROR: i128 = 10;
 
+/// The number of round trips that count for the quality of the connection.
+const RECENT: usize = 10;
 /// By how much two measurements may contradict each other because messages are handled late, in µs.
 const TOLERANCE: i128 = 50_000;
 
@@ -94,6 +96,8 @@ impl<T: Copy> Window<T> {
 #[derive(Debug)]
 pub(super) struct PeerClock {
     samples: Window<Sample>,
+    /// The last round trips, in µs, the newest last.
+    recent: VecDeque<u64>,
     /// The differences between our clock at arrival and the peer's in the message, for a peer without samples.
     transits: Window<i128>,
     /// The peer's clock in the newest message, and when the message arrived.
@@ -120,6 +124,7 @@ impl PeerClock {
     pub(super) fn new() -> Self {
         Self {
             samples: Window::new(),
+            recent: VecDeque::with_capacity(RECENT),
             transits: Window::new(),
             newest: None,
             has_sent_clock: false,
@@ -142,6 +147,10 @@ impl PeerClock {
             }
             let key = i128::from(sample.round_trip) * AGEING - i128::from(now);
             self.samples.insert(now, key, sample);
+            if self.recent.len() >= RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(sample.round_trip);
         }
         self.transits.insert(now, transit, transit);
     }
@@ -199,6 +208,11 @@ impl PeerClock {
     /// The smallest round trip between both ends.
     pub(super) fn round_trip(&self, now: u64) -> Option<Duration> {
         self.samples.best(now).map(|sample| Duration::from_micros(sample.round_trip))
+    }
+
+    /// The last round trips, in µs, the newest last.
+    pub(super) fn recent_round_trips(&self) -> &VecDeque<u64> {
+        &self.recent
     }
 
     /// How long ago the peer's clock was `time`.

@@ -82,6 +82,8 @@ pub enum ProblemKind {
     InvalidBinaryMessage,
     /// A text message cannot be decoded, or has an invalid field.
     InvalidMessage,
+    /// The operator has muted what the connector sends on its own account.
+    LocalsMuted,
     /// A text message is not an object with an action.
     Malformed,
     /// The link of the request has not joined the connection.
@@ -138,7 +140,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds, in the order of the enum.
-    const ALL: [Self; 50] = [
+    const ALL: [Self; 51] = [
         Self::BadAnswer,
         Self::BusUnavailable,
         Self::Busy,
@@ -163,6 +165,7 @@ impl ProblemKind {
         Self::Interrupted,
         Self::InvalidBinaryMessage,
         Self::InvalidMessage,
+        Self::LocalsMuted,
         Self::Malformed,
         Self::NotJoined,
         Self::OtherTester,
@@ -237,6 +240,7 @@ impl ProblemKind {
                 ("invalid-binary-message", 400, "Invalid binary message", CONNECTOR)
             }
             Self::InvalidMessage => ("invalid-message", 400, "Invalid message", CONNECTOR),
+            Self::LocalsMuted => ("locals-muted", 409, "Locals are muted", CONNECTOR),
             Self::Malformed => ("malformed", 400, "Malformed message", CLOUD),
             Self::NotJoined => ("not-joined", 403, "Not joined", CLOUD),
             Self::OtherTester => ("other-tester", 409, "Another tester is in use", CONNECTOR),

@@ -62,8 +62,8 @@ pub(super) struct BitRateCheck {
     errors: u32,
     /// The errors at the present other bit rate.
     other_errors: u32,
-    /// Other bit rates were tried.
-    has_tried: bool,
+    /// The errors before other bit rates were tried.
+    first_errors: Option<u32>,
     step: Option<CheckStep>,
 }
 
@@ -81,7 +81,7 @@ impl BitRateCheck {
             others_until: None,
             errors: 0,
             other_errors: 0,
-            has_tried: false,
+            first_errors: None,
             step: Some(CheckStep::Listen(wanted)),
         }
     }
@@ -152,13 +152,13 @@ impl BitRateCheck {
     /// listens once more at the wanted bit rate.
     fn try_next(&mut self, now: Instant) {
         let others_until = *self.others_until.get_or_insert(now + OTHERS_TIME);
-        if self.has_tried && self.is_at_wanted() {
+        if self.first_errors.is_some() && self.is_at_wanted() {
             return self.end_without_frame();
         }
         match self.others.pop().filter(|_| now < others_until) {
             Some(next) => self.listen(next),
             None if self.errors < ERRORS_OF_USE => {
-                self.has_tried = true;
+                self.first_errors = Some(self.errors);
                 self.listen(self.wanted);
             }
             None => self.end_without_frame(),
@@ -171,13 +171,15 @@ impl BitRateCheck {
         self.step = Some(CheckStep::Listen(bit_rate));
     }
 
-    /// No frame was heard at any bit rate.
+    /// No frame was heard at any bit rate. Noise does not come back; errors in both times of listening show rare frames.
     fn end_without_frame(&mut self) {
-        let is_in_use = self.errors >= ERRORS_OF_USE;
+        let comes_back = self.first_errors.is_some_and(|errors| self.errors > errors);
+        let is_in_use = self.errors >= ERRORS_OF_USE || comes_back;
         self.end(if is_in_use { CheckVerdict::Wrong { heard: None } } else { CheckVerdict::Silent });
     }
 
-    fn is_at_wanted(&self) -> bool {
+    /// Whether the adapter listens at the bit rate that was asked for.
+    pub(super) fn is_at_wanted(&self) -> bool {
         self.present == self.wanted
     }
 

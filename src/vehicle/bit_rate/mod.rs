@@ -1,6 +1,7 @@
 //! Finding the bit rate of a CAN bus.
 
 mod check;
+mod hear_out;
 mod probe;
 mod probed_bus;
 mod search;

@@ -8,6 +8,7 @@ use connector_hal::can::{CanBus, CanBusExt, CanCapabilities, CanError, CanEvent,
 use connector_hal::timer::{Deadline, TimerKind};
 use tokio::time::timeout;
 
+use super::hear_out::hear_out;
 use super::probe::{Probe, ProbeSettings};
 use super::search::{GiveUp, SearchStep};
 
@@ -214,7 +215,14 @@ impl<'a> ProbedBus<'a> {
         tokio::select! {
             biased;
             event = self.bus.event() => self.probe.handle_event(self.timer.now(), &event?),
-            () = self.deadline.expired() => self.probe.handle_timeout(self.timer.now()),
+            () = self.deadline.expired() => {
+                let listens = |event: &_| {
+                    self.probe.handle_event(self.timer.now(), event);
+                    self.probe.poll_timeout().is_some()
+                };
+                hear_out(self.bus, listens).await?;
+                self.probe.handle_timeout(self.timer.now());
+            }
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use connector_hal::can::{CanBus, CanBusExt as _, CanError, CanSettings};
 use connector_hal::timer::{Deadline, TimerKind};
 
 use super::check::{BitRateCheck, CheckStep, CheckVerdict};
+use super::hear_out::hear_out;
 
 /// Listens whether the bus has this bit rate; `None` if the adapter cannot listen only. The adapter is left listening.
 ///
@@ -40,7 +41,16 @@ pub(crate) async fn verify_bit_rate(
                 tokio::select! {
                     biased;
                     event = bus.event() => check.handle_event(timer.now(), &event?),
-                    () = deadline.expired() => check.handle_timeout(timer.now()),
+                    () = deadline.expired() => {
+                        if check.is_at_wanted() {
+                            let listens = |event: &_| {
+                                check.handle_event(timer.now(), event);
+                                check.poll_timeout().is_some()
+                            };
+                            hear_out(bus, listens).await?;
+                        }
+                        check.handle_timeout(timer.now());
+                    }
                 }
             }
         }

@@ -63,11 +63,39 @@ async fn extended_addresses_are_the_first_byte_of_each_frame() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_frames_of_one_direction_only_may_have_an_address_byte() {
+    for (to, from) in [(Some(0x12), None), (None, Some(0xF1))] {
+        let mut rig = Rig::configured().await;
+        let node = Node::attach(&rig.buses[0]);
+        let config = Config { block_size: 2, ..Config::new(Addressing::new(id(0x612), id(0x6F1), from, to)) };
+        let _ecu = Ecu::with_config(&rig.buses[0], config, |request| {
+            vec![(MILLISECOND, [&[request[0] + 0x40], &request[1..]].concat())]
+        });
+        let more = json!({"request_id": 0x6F1, "response_id": 0x612, "extended_request_address": to,
+            "extended_response_address": from, "block_size": 2});
+        rig.open_isotp(1, more).await;
+        // single frames with as many data as fit, and PDUs with flow control in both directions
+        for length in [1, 6, 7, 40] {
+            rig.send(1, PLAIN, &vec![0x22; length]);
+            rig.run(SECOND).await;
+        }
+        let expected = [1, 6, 7, 40].map(|length| [vec![0x62], vec![0x22; length - 1]].concat());
+        assert_eq!(rig.pdus(1), expected, "{to:?} {from:?}");
+        for frame in node.frames() {
+            let address = if frame.id() == id(0x6F1) { to } else { from };
+            assert!(address.is_none_or(|address| frame.data()[0] == address), "{frame}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn frames_are_padded_as_asked() {
     for (more, expected) in [
         (json!({}), vec![2, 0x10, 1, 0xCC, 0xCC, 0xCC, 0xCC, 0xCC]),
         (json!({"padding": "enabled", "padding_byte": 0x55}), vec![2, 0x10, 1, 0x55, 0x55, 0x55, 0x55, 0x55]),
         (json!({"padding": "disabled"}), vec![2, 0x10, 1]),
+        (json!({"padding": "from-ecu"}), vec![2, 0x10, 1]),
+        (json!({"padding": "toward-ecu"}), vec![2, 0x10, 1, 0xCC, 0xCC, 0xCC, 0xCC, 0xCC]),
     ] {
         let mut rig = Rig::configured().await;
         let node = Node::attach(&rig.buses[0]);
@@ -291,7 +319,7 @@ async fn an_invalid_channel_is_refused_with_a_reason() {
         (with("request_id", json!(0x2000_0000)), (400, "invalid-message")),
         (with("response_id", json!("0xE0000000")), (400, "invalid-message")),
         (with("extended_request_address", json!(256)), (400, "invalid-message")),
-        (with("extended_response_address", json!(1)), (400, "invalid-message")),
+        (with("extended_response_address", json!(256)), (400, "invalid-message")),
         (with("padding", json!("sometimes")), (400, "invalid-message")),
         (with("keep_alive", json!(true)), (400, "invalid-message")),
         (

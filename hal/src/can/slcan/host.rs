@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::codec::{BusErrors, ControllerState, SlcanLine, StatusFlags};
+use super::dialogue::ANSWER_TIMEOUT;
 use super::unanswered::{FrameAnswer, Unanswered};
 use crate::bus::{BusState, BusStatus, LoadMeter};
 use crate::can::events::EventQueue;
@@ -16,7 +17,8 @@ pub(super) const WINDOW: usize = 16;
 const EVENTS: usize = 4096;
 /// How often the status flags are requested. Two characters a second cost little and detect a dead adapter.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the status flags are requested for [`FIRST_LISTENING`] by a host that only listens. Many adapters report
+/// How often the status flags are requested for [`FIRST_LISTENING`] by a host that only listens, if the adapter answers
+/// as fast. Many adapters report
 /// errors on the bus by a flag alone: read six times within the 100 ms of a search for the bit rate, the flag shows more
 /// than the noise of a plug that makes contact.
 const LISTENING_STATUS_INTERVAL: Duration = Duration::from_millis(15);
@@ -174,6 +176,10 @@ impl HostState {
 
     /// When to request the status flags: at intervals, and also when an answer to a frame is overdue.
     fn ask_at(&self) -> Instant {
+        if self.listens_closely_until.is_some() && self.status_asked.is_some() {
+            // a slow adapter must not collect requests
+            return self.status_due.max(self.last_asked + ANSWER_TIMEOUT);
+        }
         let overdue_at = self.unanswered.overdue_at().filter(|at| *at > self.last_asked);
         overdue_at.map_or(self.status_due, |at| at.min(self.status_due))
     }
@@ -192,11 +198,26 @@ impl HostState {
         if now < self.ask_at() {
             return Ok(None);
         }
+        Ok(Some(self.request_status(now)))
+    }
+
+    /// The request for the status flags, which is written now.
+    pub(super) fn request_status(&mut self, now: Instant) -> SlcanLine {
         self.status_asked.get_or_insert(now);
         self.last_asked = now;
         let is_close = self.listens_closely_until.is_some_and(|until| now < until);
         self.status_due = now + if is_close { LISTENING_STATUS_INTERVAL } else { STATUS_INTERVAL };
-        Ok(Some(SlcanLine::ReadStatus))
+        SlcanLine::ReadStatus
+    }
+
+    /// Whether the status flags report the errors of other nodes.
+    pub(super) fn reads_flags_of_others(&self) -> bool {
+        self.settings.listen_only && self.behaviour.has_status
+    }
+
+    /// When the status flags were last requested, if the adapter has not answered since.
+    pub(super) fn unanswered_request(&self) -> Option<Instant> {
+        self.status_asked.map(|_| self.last_asked)
     }
 
     /// Reports the frames that have an outcome.

@@ -45,6 +45,8 @@ pub struct Slcan<S: AsyncRead + AsyncWrite + Unpin + Send = SerialStream> {
     filters: Vec<CanFilter>,
     /// `None` while off the bus.
     host: Option<HostState>,
+    /// The adapter is on the bus, or may be: the command was written.
+    may_be_open: bool,
     capabilities: CanCapabilities,
     /// The adapter did not answer a request for its status flags.
     lacks_status: bool,
@@ -67,6 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
             line: AdapterLine::new(device, stream),
             filters: Vec::new(),
             host: None,
+            may_be_open: false,
             // assumed until the adapter refuses them
             capabilities: CanCapabilities {
                 fd: true,
@@ -175,6 +178,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> CanBus for Slcan<S> {
         })
     }
 
+    fn hear_out(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
+        Box::pin(self.await_last_flags())
+    }
+
     fn set_filters(&mut self, filters: &[CanFilter]) -> Result<(), CanError> {
         self.filters = filters.to_vec();
         if let Some(host) = &mut self.host {
@@ -215,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Drop for Slcan<S> {
     /// Takes the adapter off the bus, as far as that is possible without waiting: otherwise the adapter would
     /// continue to acknowledge frames.
     fn drop(&mut self) {
-        if self.host.is_some() {
+        if self.may_be_open {
             self.line.out.clear();
             self.line.out.extend_from_slice(b"\rC\r");
             let _ = self.line.poll_flush(&mut Context::from_waker(Waker::noop()));

@@ -31,6 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
         // bytes of an earlier configuration must not be sent after this one
         self.line.out.clear();
         let answers = self.line.call().await?;
+        self.may_be_open = false;
         // an adapter that never answers may ignore raw bit timing and then disturb the bus
         let is_known = answers || matches!(set_bit_rate, SlcanLine::SetBitRate(_));
         if !is_known || !self.line.command(answers, set_bit_rate).await? {
@@ -43,6 +44,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
             return Err(self.line.unsupported(what));
         }
         let open = if settings.listen_only { SlcanLine::Listen } else { SlcanLine::Open };
+        // also if nobody waits for the rest of the set-up
+        self.may_be_open = true;
         if !self.line.command(answers, open).await? {
             if settings.listen_only {
                 self.capabilities.listen_only = false;
@@ -61,7 +64,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
         poll_fn(|cx| self.line.poll_flush(cx)).await
     }
 
-    /// Whether the adapter answers a request for its status flags.
+    /// Whether the adapter answers a request for its status flags. The answer is not counted: it may have flags from
+    /// before the adapter joined the bus, and it clears them.
     async fn has_status(&mut self) -> Result<bool, CanError> {
         SlcanLine::ReadStatus.encode(&mut self.line.out);
         let until = CLOCK.now() + ANSWER_TIMEOUT;
@@ -76,6 +80,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
             self.handle_line(&line)?;
         }
         Ok(false)
+    }
+
+    /// Waits for the status flags of all the time in which the host has listened only: for the answer to an earlier
+    /// request, then for that to a last one, each as long as an adapter may take.
+    pub(super) async fn await_last_flags(&mut self) -> Result<(), CanError> {
+        for is_last in [false, true] {
+            let Some(host) = self.host.as_mut().filter(|host| host.reads_flags_of_others()) else { break };
+            if is_last {
+                host.request_status(CLOCK.now()).encode(&mut self.line.out);
+            }
+            while let Some(asked) = self.host.as_ref().and_then(HostState::unanswered_request) {
+                let limit = (asked + ANSWER_TIMEOUT).saturating_duration_since(CLOCK.now());
+                let Some(line) = self.line.line_within(limit).await? else { break };
+                self.handle_line(&line)?;
+            }
+        }
+        Ok(())
     }
 
     /// The error for a bit rate that cannot be set; the message lists the other bit rates of SLCAN.

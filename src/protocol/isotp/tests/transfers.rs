@@ -64,6 +64,8 @@ pub(crate) fn addressing_modes() -> Vec<(Addressing, Addressing)> {
         (Addressing::normal_fixed(0x10, 0xF1), Addressing::normal_fixed(0xF1, 0x10)),
         (Addressing::extended(a, b, 0x10, 0xF1), Addressing::extended(b, a, 0xF1, 0x10)),
         (Addressing::extended(long_a, long_b, 0x10, 0xF1), Addressing::extended(long_b, long_a, 0xF1, 0x10)),
+        (Addressing::new(a, b, Some(0x10), None), Addressing::new(b, a, None, Some(0x10))),
+        (Addressing::new(a, b, None, Some(0xF1)), Addressing::new(b, a, Some(0xF1), None)),
         (Addressing::mixed(a, b, 0x99), Addressing::mixed(b, a, 0x99)),
         (Addressing::mixed_fixed(0x10, 0xF1, 0x99), Addressing::mixed_fixed(0xF1, 0x10, 0x99)),
     ]

@@ -20,7 +20,7 @@ pub(super) fn responders(request: CanId, config: &IsotpChannelConfig) -> Result<
         return Err(invalid(detail));
     }
     let request_address = config.extended_request_address;
-    let response_address = config.extended_response_address.or(request_address);
+    let response_address = config.extended_response_address;
     let mut list = Vec::with_capacity(listed.len());
     for entry in listed {
         list.push(match entry {
@@ -53,17 +53,16 @@ fn paired(
     let id = can_id("response_ids: request_id", pair.request_id)?;
     let own = pair.extended_response_address;
     let response_address = own.or(channel_response_address);
-    let address = match (pair.extended_request_address, response_address) {
+    let address = match (pair.extended_request_address, channel_request_address) {
         (Some(address), _) => Some(address),
         (None, None) => None,
         // one address extension in both directions (mixed addressing)
-        (None, Some(from)) if own.is_none() && channel_request_address == Some(from) => Some(from),
+        (None, Some(to)) if own.is_none() && channel_response_address == Some(to) => Some(to),
         (None, Some(_)) => {
             return Err(invalid(format!(
                 "response_ids: the ECU with response_id {response} needs an extended_request_address for flow control."
             )));
         }
     };
-    let response_address = response_address.or(address);
     Ok(Responder { response, response_address, flow_control: Some(FlowControlAddress { id, address }) })
 }

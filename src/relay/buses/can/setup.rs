@@ -123,8 +123,9 @@ fn isotp_channel(
     let request = can_id("request_id", config.request_id)?;
     let byte = config.padding_byte.unwrap_or(DEFAULT_PADDING_BYTE);
     let padding = match config.padding {
-        PaddingConfig::Enabled => Padding::Enabled(byte),
-        PaddingConfig::Disabled => Padding::Disabled,
+        // frames of the ECU may be padded or not, whatever was agreed upon
+        PaddingConfig::Enabled | PaddingConfig::TowardEcu => Padding::Enabled(byte),
+        PaddingConfig::Disabled | PaddingConfig::FromEcu => Padding::Disabled,
         PaddingConfig::Detection => Padding::Detection(byte),
     };
     let frame_size = frame_size(config, is_fd)?;
@@ -132,14 +133,8 @@ fn isotp_channel(
     let st_min = SeparationTime(config.st_min.unwrap_or(0));
     if let Some(response) = config.response_id {
         let response = can_id("response_id", response)?;
-        let addressing = match (config.extended_request_address, config.extended_response_address) {
-            (None, None) => Addressing::normal(request, response),
-            (Some(to), Some(from)) => Addressing::extended(request, response, to, from),
-            (Some(to), None) => Addressing::extended(request, response, to, to),
-            (None, Some(_)) => {
-                return Err(invalid("extended_response_address needs an extended_request_address."));
-            }
-        };
+        let (to, from) = (config.extended_request_address, config.extended_response_address);
+        let addressing = Addressing::new(request, response, to, from);
         let config = Config {
             window: WINDOW,
             frame_size,
@@ -167,7 +162,7 @@ fn isotp_channel(
     }
     let mut functional = FunctionalConfig::new(request, responders::responders(request, config)?);
     functional.transmit_address = config.extended_request_address;
-    functional.receive_address = config.extended_response_address.or(config.extended_request_address);
+    functional.receive_address = config.extended_response_address;
     functional.frame_size = frame_size;
     functional.padding = padding;
     functional.block_size = block_size;

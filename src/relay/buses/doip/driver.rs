@@ -99,6 +99,9 @@ impl DoipDriver {
             explorer.ask_all(now, Question::Anybody);
             self.vin_search = Some(VinSearch::new(channels.vin_connection(), self.setup.network.tls, until));
         }
+        if !channels.vin_reading_mut().is_running() {
+            self.vin_search = None;
+        }
         let ended = self
             .vin_search
             .take_if(|search| search.poll(cx, explorer.network(), explorer.discovery()).is_ready());

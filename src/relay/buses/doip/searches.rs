@@ -29,6 +29,11 @@ impl DoipVinReading {
         *self = Self { requested: None, is_running: false, ended: Some(candidates) };
     }
 
+    /// Whether a reading is requested or running.
+    pub(super) fn is_running(&self) -> bool {
+        self.is_running
+    }
+
     /// Ends a reading that is requested or running without a candidate.
     pub(super) fn abort(&mut self) {
         if self.is_running {

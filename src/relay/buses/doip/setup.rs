@@ -7,6 +7,9 @@ use crate::relay::buses::channel_setup::{invalid, unknown_pins};
 use crate::relay::wire::request::DoipBusConfig;
 use crate::vehicle::hardware::Hardware;
 
+/// The vendor's number of a network configuration is that of the table plus this.
+const VENDORS_OFFSET: u16 = 3000;
+
 /// A DoIP bus that an operator requested, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DoipBusSetup {
@@ -19,11 +22,14 @@ pub(crate) struct DoipBusSetup {
 
 impl DoipBusSetup {
     pub(crate) fn new(name: &str, config: &DoipBusConfig, hardware: &Hardware) -> Result<Self, Problem> {
-        let number = config.doip_network_configuration;
-        if !NETWORK_CONFIGURATIONS.contains(&number) {
-            let detail = format!("Bus {name:?}: doip_network_configuration {number} is not one of 1 to 9.");
+        let wanted = config.doip_network_configuration;
+        let number = u8::try_from(wanted.checked_sub(VENDORS_OFFSET).unwrap_or(wanted)).ok();
+        let Some(number) = number.filter(|number| NETWORK_CONFIGURATIONS.contains(number)) else {
+            let detail = format!(
+                "Bus {name:?}: doip_network_configuration {wanted} is not one of 3001 to 3009, or of 1 to 9."
+            );
             return Err(invalid(detail));
-        }
+        };
         let option = config.doip_option;
         let pins = match option {
             1 => [1, 9],

@@ -423,6 +423,12 @@ impl Channels for KlineChannels {
         can_read
     }
 
+    fn stop_vin_reader(&mut self) {
+        if let Some(mut questions) = self.vin_questions.take() {
+            questions.stop(&mut self.channels);
+        }
+    }
+
     fn take_vins(&mut self) -> Option<Vec<vin::Candidate>> {
         self.vin_questions.take_if(|questions| questions.is_finished()).map(VinQuestions::into_candidates)
     }

@@ -62,10 +62,7 @@ impl VinQuestions {
     /// Handles an answer or its absence, and asks the next question.
     pub(super) fn advance(&mut self, now: Instant, channels: &mut BTreeMap<Key, KlineChannel>) {
         if self.until <= now {
-            self.left.clear();
-            if let Some(Asked { link, .. }) = self.asked.take() {
-                end(link, channels);
-            }
+            self.stop(channels);
         }
         while !self.is_finished() {
             if let Some(Asked { link, until }) = self.asked.take()
@@ -86,6 +83,14 @@ impl VinQuestions {
             self.left.pop_front();
             self.look_at = None;
             self.asked = Some(Asked { link, until: now + ANSWER_TIME });
+        }
+    }
+
+    /// Asks nothing more, and awaits no answer.
+    pub(super) fn stop(&mut self, channels: &mut BTreeMap<Key, KlineChannel>) {
+        self.left.clear();
+        if let Some(Asked { link, .. }) = self.asked.take() {
+            end(link, channels);
         }
     }
 

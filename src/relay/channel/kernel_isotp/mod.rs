@@ -68,7 +68,8 @@ pub struct KernelIsotp {
 
 impl KernelIsotp {
     /// The kernel's endpoint with this configuration; `None` if the kernel does not support it. The kernel has no padding
-    /// detection. Its sockets for FD frames receive no classic ones, and send flow control in FD frames always.
+    /// detection, and address bytes in both directions only. Its sockets for FD frames receive no classic ones, and
+    /// send flow control in FD frames always.
     pub fn new(config: &Config, kernel_max_pdu: usize) -> Option<Self> {
         let addressing = config.addressing;
         let padding = match config.padding {
@@ -76,7 +77,7 @@ impl KernelIsotp {
             Padding::Disabled => None,
             Padding::Detection(_) => return None,
         };
-        if config.frame_size != FrameSize::Classic {
+        if config.frame_size != FrameSize::Classic || addressing.is_one_sided() {
             return None;
         }
         let options = IsotpOptions {

@@ -99,10 +99,10 @@ pub struct DoipBusConfig {
     /// The pins: 1 for pins 1 and 9, 2 for pins 3 and 11.
     #[serde(deserialize_with = "number")]
     pub doip_option: u8,
-    /// The number of a network configuration in the connector's table, 1…9. It sets addressing and
-    /// activation.
+    /// The number of a network configuration in the connector's table: 3001…3009 as the vendor numbers the
+    /// manufacturers, or 1…9. It sets addressing and activation.
     #[serde(deserialize_with = "number")]
-    pub doip_network_configuration: u8,
+    pub doip_network_configuration: u16,
 }
 
 /// The configuration of the terminal 15 input, `terminal15_bus`.

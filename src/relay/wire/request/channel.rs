@@ -84,7 +84,7 @@ pub struct IsotpChannelConfig {
     /// The first data byte of frames from the ECU.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub extended_response_address: Option<u8>,
-    /// Whether frames are padded.
+    /// Which frames are padded.
     #[serde(default, deserialize_with = "or_default")]
     pub padding: PaddingConfig,
     /// The padding byte; 0xCC by default.
@@ -161,15 +161,19 @@ pub struct ResponderPair {
     pub extended_response_address: Option<u8>,
 }
 
-/// Whether frames are padded to their full length.
+/// Which frames are padded to their full length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum PaddingConfig {
     /// All frames are padded.
     #[default]
     Enabled,
     /// No frame is padded.
     Disabled,
+    /// The frames to the ECU are padded, those of the ECU need not be.
+    TowardEcu,
+    /// The ECU pads its frames, the connector does not.
+    FromEcu,
     /// Frames are padded if the ECU pads its frames.
     Detection,
 }

@@ -44,6 +44,14 @@ pub enum Request {
     IdentifyVehicle,
     /// Scans a bus for ECUs.
     ScanEcus(ScanEcus),
+    /// Sends nothing to a bus any more on the connector's own account.
+    MuteLocals(Named),
+    /// Ends [`Request::MuteLocals`].
+    UnmuteLocals(Named),
+    /// Asks for the configuration of buses and channels.
+    GetConfiguration(Named),
+    /// Asks for the quality of the connection.
+    ConnectionQuality(Named),
     /// A notice: an operator has joined the connection.
     OperatorJoined(OperatorNotice),
     /// A notice: the operator has left the connection.
@@ -123,6 +131,13 @@ pub struct CloseConnection {
     pub connection_uuid: Uuid,
 }
 
+/// The content of a request that only names its connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// The UUID of the connection.
+    pub connection_uuid: Uuid,
+}
+
 /// The content of `operatorJoined` and `operatorLeft`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorNotice {
@@ -184,6 +199,10 @@ impl Request {
             "closeConnection" => message(envelope).map(Self::CloseConnection),
             "identifyVehicle" => Ok(Self::IdentifyVehicle),
             "scanEcus" => message(envelope).map(Self::ScanEcus),
+            "muteLocals" => message(envelope).map(Self::MuteLocals),
+            "unmuteLocals" => message(envelope).map(Self::UnmuteLocals),
+            "getConfiguration" => message(envelope).map(Self::GetConfiguration),
+            "connectionQuality" => message(envelope).map(Self::ConnectionQuality),
             "operatorJoined" => message(envelope).map(Self::OperatorJoined),
             "operatorLeft" => message(envelope).map(Self::OperatorLeft),
             "requestConsent" => message(envelope).map(Self::RequestConsent),

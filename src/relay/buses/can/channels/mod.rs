@@ -382,6 +382,12 @@ impl Channels for CanChannels {
         true
     }
 
+    fn stop_vin_reader(&mut self) {
+        self.vin_reader = None;
+        self.testers.handle_change();
+        self.disown(Owner::VinReader);
+    }
+
     fn take_vins(&mut self) -> Option<Vec<vin::Candidate>> {
         self.vins.take()
     }

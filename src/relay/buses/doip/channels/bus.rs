@@ -196,6 +196,14 @@ impl Channels for DoipChannels {
         self.is_network_up
     }
 
+    fn stop_vin_reader(&mut self) {
+        self.vin_reading.abort();
+    }
+
+    fn set_muted(&mut self, is_muted: bool) {
+        self.is_muted = is_muted;
+    }
+
     fn take_vins(&mut self) -> Option<Vec<vin::Candidate>> {
         self.vin_reading.take_ended()
     }

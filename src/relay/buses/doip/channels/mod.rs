@@ -62,6 +62,8 @@ pub(crate) struct DoipChannels {
     has_returned: bool,
     is_ignition_off: bool,
     vin_reading: DoipVinReading,
+    /// No gateway is asked for, except for a channel that is being opened.
+    is_muted: bool,
     scanning: DoipScan,
     /// The bytes that the link has left for PDUs. Below `least_room`, gateways are not read.
     room: usize,
@@ -88,6 +90,7 @@ impl DoipChannels {
             has_returned: false,
             is_ignition_off: false,
             vin_reading: DoipVinReading::default(),
+            is_muted: false,
             scanning: DoipScan::default(),
             room: usize::MAX,
             least_room: 0,
@@ -143,14 +146,16 @@ impl DoipChannels {
     pub(super) fn take_question(&mut self, now: Instant) -> bool {
         let missing = || self.channels.values().filter(|channel| self.is_missing(channel));
         let is_opening = missing().any(|channel| channel.opening.is_some());
-        missing().next().is_some() && self.gateways.take_question(now, is_opening)
+        missing().next().is_some()
+            && (is_opening || !self.is_muted)
+            && self.gateways.take_question(now, is_opening)
     }
 
     /// When the next question is due for a channel that was open before.
     fn next_question(&self) -> Option<Instant> {
         let is_lost = |channel: &DoipChannel| channel.opening.is_none() && self.is_missing(channel);
         let is_any_lost = self.is_network_up && self.channels.values().any(is_lost);
-        self.gateways.next_question().filter(|_| is_any_lost)
+        self.gateways.next_question().filter(|_| is_any_lost && !self.is_muted)
     }
 
     /// Whether the channel's gateway has not identified itself.

@@ -27,7 +27,8 @@ pub(crate) struct Forward {
 fn forwarded(action: &str) -> Option<bool> {
     match action {
         "configureBuses" | "openChannel" | "closeChannel" | "resumeConnection" | "closeConnection"
-        | "scanEcus" | "requestConsent" => Some(true),
+        | "scanEcus" | "requestConsent" | "muteLocals" | "unmuteLocals" | "getConfiguration"
+        | "connectionQuality" => Some(true),
         "identifyVehicle" | "dismissCallForAttention" => Some(false),
         _ => None,
     }
