@@ -8,6 +8,7 @@ mod ecu_address;
 pub mod flash;
 pub mod gateway;
 pub mod hex;
+#[cfg(feature = "openobd")]
 pub mod openobd;
 pub mod uds;
 

@@ -202,6 +202,7 @@ pub(super) enum Command {
     DoipGateway(DoipGatewayArgs),
     /// Serve scripts of the vendor's client openobd on this machine, until interrupted. The scripts choose the
     /// ticket and log in by themselves. Prints a line of JSON when ready.
+    #[cfg(feature = "openobd")]
     OpenobdGateway(OpenobdGatewayArgs),
     /// Complete the ticket in progress, which closes its connection.
     Complete,
@@ -301,6 +302,7 @@ pub(super) struct DoipGatewayArgs {
     pub(super) cover: CoverArgs,
 }
 
+#[cfg(feature = "openobd")]
 #[derive(Debug, Args)]
 pub(super) struct OpenobdGatewayArgs {
     /// The address for gRPC. Any address but a loopback one needs TLS. Port 0 selects a free port.

@@ -8,6 +8,7 @@ mod failure;
 mod flash;
 mod gateways;
 mod login;
+#[cfg(feature = "openobd")]
 mod openobd;
 mod progress;
 mod tickets;
@@ -41,6 +42,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         print_completions(shell);
         return Ok(());
     }
+    #[cfg(feature = "openobd")]
     if let Command::OpenobdGateway(gateway) = &cli.command {
         return openobd::openobd_gateway(&cli.cloud, gateway).await;
     }

@@ -16,6 +16,7 @@
     reason = "tests"
 )]
 
+#[cfg(feature = "sandbox")]
 pub mod agent;
 pub mod can_tool;
 pub mod config;
