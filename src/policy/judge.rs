@@ -7,8 +7,8 @@ use connector_hal::can::{CanFrame, CanId};
 use super::audit::RequestParts;
 use super::class::{Class, Condition, Mode, Unknown};
 use super::facts::{Engine, VehicleMotion};
-use super::frames::{ChannelFrames, FrameMeaning, request_in};
-use super::intent::{Intent, IntentTarget, Stage, What};
+use super::frames::{ChannelFrame, ChannelFrames, FrameMeaning};
+use super::intent::{Framing, Intent, IntentTarget, Stage, What};
 use super::services::classify;
 use super::verdict::{PolicyRefusal, RuleNumber, Verdict, Why};
 use super::{Frames, LOG_PERIOD, Policy};
@@ -51,16 +51,16 @@ impl Policy {
         }
         match intent.what {
             What::KeepAlive => ALLOWED,
-            What::Pdu(request) => {
-                let verdict = self.judge_pdu(now, intent, request);
+            What::Pdu(request, framing) => {
+                let verdict = self.judge_pdu(now, intent, request, framing);
                 if stage == Stage::Turn && self.goes_out(&verdict) {
                     self.handle_sent(now, intent, request);
                 }
                 verdict
             }
             What::Frame(frame) => self.judge_frame(now, stage, intent, frame),
-            What::OpenChannel => match self.judge_channel(now, intent, "opening a channel") {
-                Verdict::Allow { rule: 0 } => self.judge_flow_control(now, intent),
+            What::OpenChannel(framing) => match self.judge_channel(now, intent, "opening a channel") {
+                Verdict::Allow { rule: 0 } => self.judge_flow_control(now, intent, framing),
                 decided => decided,
             },
             What::OpenRawChannel => self.judge_channel(now, intent, "opening a channel"),
@@ -73,6 +73,34 @@ impl Policy {
                 Verdict::Allow { rule: 0 } => self.judge_class(now, Class::Read, "reading the VIN"),
                 decided => decided,
             },
+        }
+    }
+
+    /// Whether the ECUs that get this PDU or frame may read a request in it that `is_wanted` accepts, in any form of
+    /// addressing that they may have.
+    pub fn has_request(
+        &self,
+        bus: usize,
+        target: IntentTarget,
+        what: What<'_>,
+        is_wanted: fn(&[u8]) -> bool,
+    ) -> bool {
+        match what {
+            What::Pdu(request, framing) => {
+                let IntentTarget::Can { id, extended } = target else { return is_wanted(request) };
+                let mut frames = ChannelFrames::new(extended, framing, request);
+                let is_hidden =
+                    |frame: ChannelFrame| frame.request(frame.other_form(extended)).is_some_and(is_wanted);
+                is_wanted(request)
+                    || self.arrived.may_have_other_form(bus, id, extended) && frames.any(is_hidden)
+            }
+            What::Frame(frame) => self
+                .arrived
+                .meanings(bus, frame)
+                .into_iter()
+                .flatten()
+                .any(|meaning| matches!(meaning, FrameMeaning::Request { data, .. } if is_wanted(data))),
+            _ => false,
         }
     }
 
@@ -106,21 +134,21 @@ impl Policy {
     }
 
     /// Judges a PDU, and its frames as the ECUs read them that the channel is not meant for.
-    fn judge_pdu(&mut self, now: Instant, intent: &Intent<'_>, request: &[u8]) -> Verdict {
+    fn judge_pdu(&mut self, now: Instant, intent: &Intent<'_>, request: &[u8], framing: Framing) -> Verdict {
         let verdict = self.judge_request(now, intent, request);
         let IntentTarget::Can { extended, .. } = intent.target else { return verdict };
         if !verdict.is_allowed() {
             return verdict;
         }
-        let other = self.judge_channel_frames(now, intent, ChannelFrames::new(extended, request));
+        let other = self.judge_channel_frames(now, intent, ChannelFrames::new(extended, framing, request));
         if other.is_allowed() { verdict } else { other }
     }
 
-    /// Judges the flow control that a channel will send: with an address byte, other ECUs may read a request.
-    fn judge_flow_control(&mut self, now: Instant, intent: &Intent<'_>) -> Verdict {
+    /// Judges the flow control that a channel will send: ECUs with another form of addressing may read a request.
+    fn judge_flow_control(&mut self, now: Instant, intent: &Intent<'_>, framing: Framing) -> Verdict {
         let IntentTarget::Can { extended, .. } = intent.target else { return ALLOWED };
-        let frame = extended.map(|address| [address, 0x30, 0, 0, 0, 0, 0, 0]);
-        self.judge_channel_frames(now, intent, frame.into_iter())
+        let frame = ChannelFrame::flow_control(extended, framing);
+        self.judge_channel_frames(now, intent, std::iter::once(frame))
     }
 
     /// Judges the frames of an ISO-TP channel with the form of addressing that the channel does not have, and as frames
@@ -129,7 +157,7 @@ impl Policy {
         &mut self,
         now: Instant,
         intent: &Intent<'_>,
-        frames: impl Iterator<Item = [u8; 8]>,
+        frames: impl Iterator<Item = ChannelFrame>,
     ) -> Verdict {
         let IntentTarget::Can { id, extended } = intent.target else { return ALLOWED };
         if !self.sent.is_diagnostic(id) {
@@ -142,8 +170,8 @@ impl Policy {
             return ALLOWED;
         }
         for frame in frames {
-            let other = if extended.is_some() { None } else { frame.first().copied() };
-            let Some(request) = request_in(other, &frame) else { continue };
+            let other = frame.other_form(extended);
+            let Some(request) = frame.request(other) else { continue };
             let target = IntentTarget::Can { id, extended: other };
             let verdict = self.judge_request(now, &Intent { target, ..*intent }, request);
             if !verdict.is_allowed() {

@@ -37,7 +37,7 @@ pub use consent::{CannotAsk, ConsentEvent};
 pub use controls::Return;
 pub use explain::explain;
 pub use facts::{AskedSource, Engine, VehicleMotion};
-pub use intent::{Intent, IntentBus, IntentTarget, Stage, What};
+pub use intent::{Framing, Intent, IntentBus, IntentTarget, Stage, What};
 pub use settings::{
     ByteOrder, ClassConditions, ConsentGiver, ConsentSettings, FactSettings, HexBytes, MAX_RULES,
     PolicySettings, Rule, SpeedFact, SpeedSignal,

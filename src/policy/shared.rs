@@ -6,7 +6,7 @@ use std::time::Instant;
 use connector_hal::can::CanFrame;
 
 use super::Policy;
-use super::intent::{Intent, IntentBus, IntentTarget, Stage, What};
+use super::intent::{Framing, Intent, IntentBus, IntentTarget, Stage, What};
 use super::settings::{FactSettings, PolicySettings};
 use super::verdict::PolicyRefusal;
 
@@ -66,7 +66,7 @@ impl BusPolicy {
 
     /// The policy for a channel of this bus.
     pub(crate) fn channel(&self, target: IntentTarget) -> ChannelPolicy {
-        ChannelPolicy { bus: self.clone(), target }
+        ChannelPolicy { bus: self.clone(), target, framing: Framing::default() }
     }
 
     /// Judges an intent on this bus.
@@ -96,12 +96,19 @@ impl BusPolicy {
 pub struct ChannelPolicy {
     bus: BusPolicy,
     target: IntentTarget,
+    framing: Framing,
 }
 
 impl ChannelPolicy {
+    /// The same policy for a channel that makes its frames in this way.
+    #[must_use]
+    pub(crate) fn with_framing(self, framing: Framing) -> Self {
+        Self { framing, ..self }
+    }
+
     /// Judges a request of the operator.
     pub(crate) fn refuses_pdu(&self, now: Instant, stage: Stage, request: &[u8]) -> Option<PolicyRefusal> {
-        self.bus.refuses(now, stage, self.target, What::Pdu(request))
+        self.bus.refuses(now, stage, self.target, What::Pdu(request, self.framing))
     }
 
     /// Judges a frame of the operator.

@@ -14,7 +14,7 @@ use crate::protocol::isotp::NPdu;
 
 use super::services::is_response;
 
-pub(super) use self::channel::{ChannelFrames, request_in};
+pub(super) use self::channel::{ChannelFrame, ChannelFrames};
 use self::identifiers::Addressing;
 use self::isotp::Receivers;
 

@@ -50,7 +50,7 @@ impl Vehicle {
     }
 
     pub(super) fn pdu(&mut self, request: &[u8]) -> Option<PolicyRefusal> {
-        let intent = Intent { bus: BUS, target: ecu(), what: What::Pdu(request) };
+        let intent = Intent { bus: BUS, target: ecu(), what: What::Pdu(request, Framing::default()) };
         let arrival = self.policy.refuses(self.now, Stage::Arrival, &intent);
         arrival.or_else(|| self.policy.refuses(self.now, Stage::Turn, &intent))
     }

@@ -10,7 +10,7 @@ use super::output::{KeepAliveStop, Output, PduToSend, detail_of, receive_failed}
 use super::pdu_channel::PduChannel;
 use super::raw_channel::RawChannel;
 use super::transport::{EcuTarget, FrameTransport, OpenFailure, PduTransport, TransportEvent};
-use crate::policy::{BusPolicy, IntentTarget};
+use crate::policy::{BusPolicy, Framing, IntentTarget};
 use crate::protocol::isotp::{Endpoint, Event, FunctionalEndpoint, SendError, SendFailure};
 use crate::relay::wire::codec::{PduFlags, SendFailedDetail};
 
@@ -48,17 +48,13 @@ impl CanChannel {
     }
 
     /// Has every PDU or frame of the operator judged by the policy of this bus.
-    pub fn set_policy(&mut self, policy: &BusPolicy, ecu: Option<u8>) {
-        by_kind!(self, raw => raw.set_policy(policy.channel(IntentTarget::None)), pdus => {
-            let target = match (pdus.transport().target(), ecu) {
-                (_, Some(ecu)) => IntentTarget::Address(ecu),
-                (Some(target), None) => IntentTarget::Can { id: target.id, extended: target.address },
-                (None, None) => pdus.transport().functional_id().map_or(IntentTarget::None, |id| {
-                    IntentTarget::Can { id, extended: None }
-                }),
-            };
-            pdus.set_policy(policy.channel(target));
-        });
+    /// `target` and `framing` are those of its PDUs.
+    pub fn set_policy(&mut self, policy: &BusPolicy, target: IntentTarget, framing: Framing) {
+        by_kind!(
+            self,
+            raw => raw.set_policy(policy.channel(IntentTarget::None)),
+            pdus => pdus.set_policy(policy.channel(target).with_framing(framing))
+        );
     }
 
     /// Sends a request of the connector itself to this ECU; false if the channel goes to another one or is busy.
@@ -355,10 +351,6 @@ impl FrameTransport for FunctionalEndpoint {
 
     fn is_functional(&self) -> bool {
         true
-    }
-
-    fn functional_id(&self) -> Option<CanId> {
-        Some(self.config().transmit)
     }
 
     fn skip_flow_control(&mut self, now: Instant, frame: &CanFrame) {

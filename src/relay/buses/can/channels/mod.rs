@@ -269,7 +269,7 @@ impl Channels for CanChannels {
                 return Err(ProblemKind::BusUnavailable.problem(format!("Bus {:?} is off.", self.name)));
             }
             let mut channel = self.tp20.open(&self.name, number, config, limits.max_pdu, now)?;
-            self.apply_policy(&mut channel, Some(config.logical_address));
+            self.apply_policy(&mut channel, kind);
             self.insert(number, channel);
             if let Some(scanner) = &mut self.scanner {
                 self.tp20.addresses().for_each(|ecu| scanner.handle_tp20_open(ecu));
@@ -278,7 +278,7 @@ impl Channels for CanChannels {
         }
         let is_fd = self.settings.data_bit_rate.is_some();
         let mut channel = channel_of(&self.name, kind, is_fd, limits.max_pdu, self.isotp, now)?;
-        self.apply_policy(&mut channel, None);
+        self.apply_policy(&mut channel, kind);
         self.insert(number, channel);
         Ok(Opening::Done)
     }

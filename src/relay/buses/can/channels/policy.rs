@@ -7,6 +7,7 @@ use connector_hal::can::{CanFrame, CanId};
 
 use super::CanChannels;
 use crate::policy::IntentTarget;
+use crate::relay::buses::channel_setup::ChannelKind;
 use crate::relay::channel::CanChannel;
 
 /// The question of OBD for the vehicle's speed, as a single frame: service 01, PID 0D (SAE J1979), padded as ISO
@@ -18,10 +19,10 @@ const OBD_REQUEST: CanId = CanId::standard_truncated(0x7DF);
 const PADDING: u8 = 0xCC;
 
 impl CanChannels {
-    /// Has the requests of a channel judged. `ecu` is the address of a channel of TP2.0.
-    pub(super) fn apply_policy(&self, channel: &mut CanChannel, ecu: Option<u8>) {
+    /// Has the requests of a channel judged.
+    pub(super) fn apply_policy(&self, channel: &mut CanChannel, kind: &ChannelKind) {
         if let Some(policy) = &self.policy {
-            channel.set_policy(policy, ecu);
+            channel.set_policy(policy, kind.target(), kind.framing(self.settings.data_bit_rate.is_some()));
         }
     }
 
