@@ -7,9 +7,9 @@ use connector_hal::can::{CanFrame, CanId};
 use super::audit::RequestParts;
 use super::class::{Class, Condition, Mode, Unknown};
 use super::facts::{Engine, VehicleMotion};
-use super::frames::{ChannelFrame, ChannelFrames, FrameMeaning};
-use super::intent::{Framing, Intent, IntentTarget, Stage, What};
-use super::services::classify;
+use super::frames::{ChannelFrame, ChannelFrames, FrameMeaning, FrameMeanings};
+use super::intent::{Framing, Intent, IntentBus, IntentTarget, Stage, What};
+use super::services::{classify, classify_start};
 use super::verdict::{PolicyRefusal, RuleNumber, Verdict, Why};
 use super::{Frames, LOG_PERIOD, Policy};
 
@@ -47,6 +47,9 @@ impl Policy {
     /// Judges an intent. With [`Stage::Turn`], an intent that is allowed is taken as carried out.
     pub fn judge(&mut self, now: Instant, stage: Stage, intent: &Intent<'_>) -> Verdict {
         if self.settings.mode == Mode::Off {
+            if let (Stage::Arrival, What::Frame(frame)) = (stage, intent.what) {
+                self.arrived.handle_frame(intent.bus.index, frame, true);
+            }
             return ALLOWED;
         }
         match intent.what {
@@ -83,15 +86,15 @@ impl Policy {
         bus: usize,
         target: IntentTarget,
         what: What<'_>,
-        is_wanted: fn(&[u8]) -> bool,
+        is_wanted: fn(&[u8], bool) -> bool,
     ) -> bool {
         match what {
             What::Pdu(request, framing) => {
-                let IntentTarget::Can { id, extended } = target else { return is_wanted(request) };
+                let IntentTarget::Can { id, extended } = target else { return is_wanted(request, false) };
                 let mut frames = ChannelFrames::new(extended, framing, request);
                 let is_hidden =
-                    |frame: ChannelFrame| frame.request(frame.other_form(extended)).is_some_and(is_wanted);
-                is_wanted(request)
+                    |frame: ChannelFrame| frame.request(frame.other_form(extended)).is_some_and(|request| is_wanted(request, true));
+                is_wanted(request, false)
                     || self.arrived.may_have_other_form(bus, id, extended) && frames.any(is_hidden)
             }
             What::Frame(frame) => self
@@ -99,7 +102,7 @@ impl Policy {
                 .meanings(bus, frame)
                 .into_iter()
                 .flatten()
-                .any(|meaning| matches!(meaning, FrameMeaning::Request { data, .. } if is_wanted(data))),
+                .any(|meaning| matches!(meaning, FrameMeaning::Request { data, is_start, .. } if is_wanted(data, is_start))),
             _ => false,
         }
     }
@@ -117,25 +120,37 @@ impl Policy {
         self.audit_sent(now, intent, request);
     }
 
-    fn judge_request(&mut self, now: Instant, intent: &Intent<'_>, request: &[u8]) -> Verdict {
-        let classified = classify(request);
+    /// Judges a request, or the beginning of one: its next bytes must not give what is refused.
+    fn judge_request(
+        &mut self,
+        now: Instant,
+        intent: &Intent<'_>,
+        request: &[u8],
+        is_start: bool,
+    ) -> Verdict {
+        let classified = if is_start { classify_start(request) } else { classify(request) };
         if classified.always || self.transfers.covers(now, intent.bus.index, intent.target, request) {
             return ALLOWED;
         }
-        let rule = self
-            .settings
-            .rules
-            .iter()
-            .position(|rule| rule.matches_channel(intent) && rule.matches_request(request));
-        match rule {
-            Some(index) => self.judge_rule(now, index, classified.class, classified.name()),
-            None => self.judge_class(now, classified.class, classified.name()),
+        for index in 0..self.settings.rules.len() {
+            let Some(rule) = self.settings.rules.get(index).filter(|rule| rule.matches_channel(intent))
+            else {
+                continue;
+            };
+            let is_match = rule.matches_request(request, false);
+            if is_match || is_start && rule.matches_request(request, true) {
+                let verdict = self.judge_rule(now, index, classified.class, classified.name());
+                if is_match || !verdict.is_allowed() {
+                    return verdict;
+                }
+            }
         }
+        self.judge_class(now, classified.class, classified.name())
     }
 
     /// Judges a PDU, and its frames as the ECUs read them that the channel is not meant for.
     fn judge_pdu(&mut self, now: Instant, intent: &Intent<'_>, request: &[u8], framing: Framing) -> Verdict {
-        let verdict = self.judge_request(now, intent, request);
+        let verdict = self.judge_request(now, intent, request, false);
         let IntentTarget::Can { extended, .. } = intent.target else { return verdict };
         if !verdict.is_allowed() {
             return verdict;
@@ -173,7 +188,7 @@ impl Policy {
             let other = frame.other_form(extended);
             let Some(request) = frame.request(other) else { continue };
             let target = IntentTarget::Can { id, extended: other };
-            let verdict = self.judge_request(now, &Intent { target, ..*intent }, request);
+            let verdict = self.judge_request(now, &Intent { target, ..*intent }, request, true);
             if !verdict.is_allowed() {
                 return verdict;
             }
@@ -196,12 +211,47 @@ impl Policy {
     fn judge_frame(&mut self, now: Instant, stage: Stage, intent: &Intent<'_>, frame: &CanFrame) -> Verdict {
         let bus = intent.bus.index;
         let meanings = self.frames(stage).meanings(bus, frame);
+        let verdict = self.judge_meanings(now, intent, frame, meanings);
+        let goes_out = self.goes_out(&verdict);
+        // a frame that is allowed at its turn counts when the adapter has taken it
+        if stage == Stage::Arrival || !goes_out {
+            self.frames(stage).handle_frame(bus, frame, goes_out);
+        }
+        verdict
+    }
+
+    /// Handles a frame of the operator that was allowed, and that the adapter has taken.
+    pub fn handle_frame_sent(&mut self, now: Instant, bus: IntentBus<'_>, frame: &CanFrame) {
+        for meaning in self.sent.meanings(bus.index, frame).into_iter().flatten() {
+            if let FrameMeaning::Request { extended, data, .. } = meaning
+                && self.settings.mode != Mode::Off
+            {
+                let target = IntentTarget::Can { id: frame.id(), extended };
+                self.handle_sent(now, &Intent { bus, target, what: What::Frame(frame) }, data);
+            }
+        }
+        self.sent.handle_frame(bus.index, frame, true);
+    }
+
+    /// Handles a frame that the adapter had taken and did not send: no consecutive frame with its identifier is allowed
+    /// until the next first frame.
+    pub fn handle_frame_lost(&mut self, bus: usize, id: CanId) {
+        self.sent.handle_lost(bus, id);
+    }
+
+    pub(super) fn judge_meanings(
+        &mut self,
+        now: Instant,
+        intent: &Intent<'_>,
+        frame: &CanFrame,
+        meanings: FrameMeanings<'_>,
+    ) -> Verdict {
         let mut verdict = ALLOWED;
         for meaning in meanings.into_iter().flatten() {
             verdict = match meaning {
-                FrameMeaning::Request { extended, data } => {
+                FrameMeaning::Request { extended, data, is_start } => {
                     let target = IntentTarget::Can { id: frame.id(), extended };
-                    self.judge_request(now, &Intent { target, ..*intent }, data)
+                    self.judge_request(now, &Intent { target, ..*intent }, data, is_start)
                 }
                 FrameMeaning::Bus => self.judge_bus_frame(now, intent, frame.id()),
                 FrameMeaning::Harmless => ALLOWED,
@@ -214,7 +264,7 @@ impl Policy {
             };
             if !verdict.is_allowed() {
                 self.audit.in_frame = match meaning {
-                    FrameMeaning::Request { extended, data } => {
+                    FrameMeaning::Request { extended, data, .. } => {
                         let target = IntentTarget::Can { id: frame.id(), extended };
                         Some((target, RequestParts::of(target, data)))
                     }
@@ -223,16 +273,6 @@ impl Policy {
                 break;
             }
         }
-        let goes_out = self.goes_out(&verdict);
-        if stage == Stage::Turn && goes_out {
-            for meaning in meanings.into_iter().flatten() {
-                if let FrameMeaning::Request { extended, data } = meaning {
-                    let target = IntentTarget::Can { id: frame.id(), extended };
-                    self.handle_sent(now, &Intent { target, ..*intent }, data);
-                }
-            }
-        }
-        self.frames(stage).handle_frame(bus, frame, goes_out);
         verdict
     }
 

@@ -130,6 +130,16 @@ impl CanChannel {
         by_kind!(self, raw => raw.handle_frame_to_send(now, frame, expires), pdus => pdus.refuse());
     }
 
+    /// The adapter took a frame of [`CanChannel::poll_transmit`].
+    pub(crate) fn handle_accepted(&mut self, now: Instant, frame: &CanFrame) {
+        by_kind!(self, raw => raw.handle_accepted(now, frame), _pdus => {});
+    }
+
+    /// The channel is closed, and frames that the adapter holds may not be sent.
+    pub(crate) fn handle_abandoned(&mut self) {
+        by_kind!(self, raw => raw.handle_abandoned(), _pdus => {});
+    }
+
     /// The oldest frame without an outcome was acknowledged on the bus.
     pub fn handle_transmitted(&mut self, now: Instant) {
         by_kind!(self, _ => {}, pdus => pdus.handle_transmitted(now));
@@ -196,6 +206,19 @@ impl CanChannel {
     /// Whether the channel sends, receives, awaits a response, or has PDUs that wait.
     pub(crate) fn is_busy(&self, now: Instant) -> bool {
         by_kind!(self, raw => raw.is_busy(now), pdus => pdus.is_busy())
+    }
+
+    /// Whether a question to the vehicle would come into the middle of an exchange, though new requests wait for the
+    /// question. Long after they began to wait, only transfers count.
+    pub(crate) fn is_in_exchange(&self, now: Instant, is_late: bool) -> bool {
+        by_kind!(self, raw => raw.is_in_exchange(now), pdus => {
+            pdus.is_transferring() || !is_late && pdus.is_exchanging()
+        })
+    }
+
+    /// Sends what has waited for the policy.
+    pub(crate) fn handle_policy_change(&mut self, now: Instant) {
+        by_kind!(self, _ => {}, pdus => pdus.handle_events(now));
     }
 
     /// When [`CanChannel::is_busy`] becomes false by itself.

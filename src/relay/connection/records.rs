@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::RelayConnection;
 use super::held_frames::HeldFrame;
-use super::programming::{is_programming, is_programming_frame};
+use super::programming::{is_programming_frame, may_be_programming};
 use super::vin_gate::{VinObstacle, WaitingRecord};
 use crate::policy::What;
 use crate::relay::channel::{ChannelOutput, Output, PduToSend};
@@ -39,6 +39,7 @@ impl RelayConnection {
                 return self.refuse(&kind.problem(format!("{error}.")), None);
             }
         };
+        self.update_askable();
         self.handle_records(now, &incoming);
         self.update_keep_alive(now);
         self.serve_policy(now);
@@ -104,7 +105,7 @@ impl RelayConnection {
         let Some(opened) = self.channels.get(&record.channel) else { return false };
         let is_in = |what| {
             let (bus, target) = (opened.bus, opened.target);
-            self.settings.policy.with(|policy| policy.has_request(bus, target, what, is_programming))
+            self.settings.policy.with(|policy| policy.has_request(bus, target, what, may_be_programming))
         };
         match &record.payload {
             Payload::Frame(frame) => is_programming_frame(frame) || is_in(What::Frame(frame)),

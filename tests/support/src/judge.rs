@@ -65,6 +65,7 @@ pub const REQUESTS: [&[u8]; 6] = [
 /// Judges a frame as a channel does: when it arrives, and when its turn has come. It must be allowed.
 pub fn judge_frame(policy: &mut Policy, now: Instant, frame: &CanFrame) {
     judge(policy, now, IntentTarget::None, What::Frame(frame));
+    policy.handle_frame_sent(now, BUS, frame);
 }
 
 /// Judges a request as a channel does: when it arrives, and when its turn has come. It must be allowed.

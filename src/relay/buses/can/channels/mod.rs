@@ -120,9 +120,13 @@ impl CanChannels {
 
     /// Removes a channel; its ECU still gets the channel's last frame.
     fn remove(&mut self, number: u16) {
+        let is_held = self.outstanding.iter().any(|frame| frame.owner == Owner::Channel(number));
         self.disown(Owner::Channel(number));
         self.testers.handle_closed();
-        let Some(channel) = self.channels.remove(&number) else { return };
+        let Some(mut channel) = self.channels.remove(&number) else { return };
+        if is_held {
+            channel.handle_abandoned();
+        }
         if self.state != BusState::Off {
             self.farewells.extend(channel.farewell());
         }
@@ -251,6 +255,14 @@ impl Channels for CanChannels {
 
     fn ask(&mut self, now: Instant, target: IntentTarget, request: &[u8]) -> bool {
         self.ask_ecu(now, target, request)
+    }
+
+    fn release_requests(&mut self, now: Instant) {
+        self.for_each_channel(now, |channel| channel.handle_policy_change(now));
+    }
+
+    fn can_ask_speed(&self, obd: bool, _doip_did: Option<u16>) -> bool {
+        obd && self.state != BusState::Off
     }
 
     fn ask_speed(&mut self, now: Instant, obd: bool, _doip_did: Option<u16>) -> bool {
