@@ -89,7 +89,7 @@ impl RelayConnection {
     fn handle_record(&mut self, now: Instant, record: &Record<'_>, expires: Instant) {
         let is_programming = !self.vin_gate.is_open() && self.is_programming(record);
         let is_request = matches!(record.payload, Payload::Frame(_) | Payload::Pdu { .. });
-        if !is_programming && !(is_request && self.vin_gate.has_waiting(record.channel)) {
+        if !(is_programming || is_request && self.vin_gate.has_waiting(record.channel)) {
             return self.pass_record(now, record, expires);
         }
         if is_programming {
