@@ -11,8 +11,8 @@ use connector_hal::can::CanId;
 use super::exit_status::CONFIG_STATUS;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::policy::{
-    AskedSource, Class, HexBytes, Intent, IntentBus, IntentTarget, Policy, PolicySettings, Stage, Verdict,
-    What, explain, services,
+    AskedSource, Class, Framing, HexBytes, Intent, IntentBus, IntentTarget, Policy, PolicySettings, Stage,
+    Verdict, What, explain, services,
 };
 use crate::{print_error_line, print_line};
 
@@ -127,7 +127,11 @@ fn judge(args: &ExplainArgs, settings: PolicySettings, has_button: bool, request
         (None, None) => IntentTarget::None,
     };
     let bus = IntentBus { index: 0, name: &args.bus };
-    let verdict = policy.judge(now, Stage::Arrival, &Intent { bus, target, what: What::Pdu(request) });
+    let verdict = policy.judge(
+        now,
+        Stage::Arrival,
+        &Intent { bus, target, what: What::Pdu(request, Framing::default()) },
+    );
     let classified = services::classify(request);
     let decided_by = |rule| match rule {
         0 if classified.always => "requests that keep or end a session are always allowed".to_owned(),

@@ -55,12 +55,13 @@ impl Policy {
         refusal: &PolicyRefusal,
     ) {
         let is_enforced = self.settings.mode == Mode::Enforce;
-        let is_judged_again = matches!(intent.what, What::Pdu(_) | What::Frame(_)) && stage == Stage::Arrival;
+        let is_judged_again =
+            matches!(intent.what, What::Pdu(..) | What::Frame(_)) && stage == Stage::Arrival;
         if !is_enforced && is_judged_again {
             return;
         }
         let (target, parts, request) = match intent.what {
-            What::Pdu(request) => (intent.target, RequestParts::of(intent.target, request), Some(request)),
+            What::Pdu(request, _) => (intent.target, RequestParts::of(intent.target, request), Some(request)),
             What::Frame(frame) => {
                 let id = IntentTarget::Can { id: frame.id(), extended: None };
                 let (target, parts) = self.audit.in_frame.take().unwrap_or((id, RequestParts::default()));
@@ -93,7 +94,7 @@ impl Policy {
         let parts = RequestParts::of(target, request);
         let subject = AuditSubject::new(intent.bus, target, classified.name(), parts);
         // a frame has only the beginning of a request
-        let is_whole = matches!(intent.what, What::Pdu(_));
+        let is_whole = matches!(intent.what, What::Pdu(..));
         let subject = if is_whole { subject.with_data(request) } else { subject };
         let facts = self.audit_facts(now);
         self.audit.handle_begin(now, facts, subject);

@@ -29,17 +29,35 @@ pub enum IntentTarget {
     Logical(u16),
 }
 
+/// How a channel of ISO-TP makes the frames of its PDUs. Other channels have the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Framing {
+    /// TX_DL, the longest data field, in bytes (ISO 15765-2, 9.5).
+    pub tx_dl: u8,
+    /// The byte behind the content of a frame.
+    pub padding: u8,
+    /// BS and STmin of flow controls (ISO 15765-2, 9.6.5).
+    pub flow_control: [u8; 2],
+}
+
+/// Classic frames with the padding of ISO 15765-4.
+impl Default for Framing {
+    fn default() -> Self {
+        Self { tx_dl: 8, padding: 0xCC, flow_control: [0; 2] }
+    }
+}
+
 /// The action of an intent.
 #[derive(Debug, Clone, Copy)]
 pub enum What<'a> {
     /// Sends a diagnostic request.
-    Pdu(&'a [u8]),
+    Pdu(&'a [u8], Framing),
     /// Sends a raw frame.
     Frame(&'a CanFrame),
     /// Sends what keeps a session alive, or ends it.
     KeepAlive,
     /// Opens a channel of PDUs to the target.
-    OpenChannel,
+    OpenChannel(Framing),
     /// Opens a channel of raw frames, each of which is judged by itself.
     OpenRawChannel,
     /// Sets up the bus.

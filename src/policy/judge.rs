@@ -7,9 +7,9 @@ use connector_hal::can::{CanFrame, CanId};
 use super::audit::RequestParts;
 use super::class::{Class, Condition, Mode, Unknown};
 use super::facts::{Engine, VehicleMotion};
-use super::frames::{ChannelFrames, FrameMeaning, request_in};
-use super::intent::{Intent, IntentTarget, Stage, What};
-use super::services::classify;
+use super::frames::{ChannelFrame, ChannelFrames, FrameMeaning, FrameMeanings};
+use super::intent::{Framing, Intent, IntentBus, IntentTarget, Stage, What};
+use super::services::{classify, classify_start};
 use super::verdict::{PolicyRefusal, RuleNumber, Verdict, Why};
 use super::{Frames, LOG_PERIOD, Policy};
 
@@ -47,20 +47,23 @@ impl Policy {
     /// Judges an intent. With [`Stage::Turn`], an intent that is allowed is taken as carried out.
     pub fn judge(&mut self, now: Instant, stage: Stage, intent: &Intent<'_>) -> Verdict {
         if self.settings.mode == Mode::Off {
+            if let (Stage::Arrival, What::Frame(frame)) = (stage, intent.what) {
+                self.arrived.handle_frame(intent.bus.index, frame, true);
+            }
             return ALLOWED;
         }
         match intent.what {
             What::KeepAlive => ALLOWED,
-            What::Pdu(request) => {
-                let verdict = self.judge_pdu(now, intent, request);
+            What::Pdu(request, framing) => {
+                let verdict = self.judge_pdu(now, intent, request, framing);
                 if stage == Stage::Turn && self.goes_out(&verdict) {
                     self.handle_sent(now, intent, request);
                 }
                 verdict
             }
             What::Frame(frame) => self.judge_frame(now, stage, intent, frame),
-            What::OpenChannel => match self.judge_channel(now, intent, "opening a channel") {
-                Verdict::Allow { rule: 0 } => self.judge_flow_control(now, intent),
+            What::OpenChannel(framing) => match self.judge_channel(now, intent, "opening a channel") {
+                Verdict::Allow { rule: 0 } => self.judge_flow_control(now, intent, framing),
                 decided => decided,
             },
             What::OpenRawChannel => self.judge_channel(now, intent, "opening a channel"),
@@ -73,6 +76,34 @@ impl Policy {
                 Verdict::Allow { rule: 0 } => self.judge_class(now, Class::Read, "reading the VIN"),
                 decided => decided,
             },
+        }
+    }
+
+    /// Whether the ECUs that get this PDU or frame may read a request in it that `is_wanted` accepts, in any form of
+    /// addressing that they may have.
+    pub fn has_request(
+        &self,
+        bus: usize,
+        target: IntentTarget,
+        what: What<'_>,
+        is_wanted: fn(&[u8], bool) -> bool,
+    ) -> bool {
+        match what {
+            What::Pdu(request, framing) => {
+                let IntentTarget::Can { id, extended } = target else { return is_wanted(request, false) };
+                let mut frames = ChannelFrames::new(extended, framing, request);
+                let is_hidden =
+                    |frame: ChannelFrame| frame.request(frame.other_form(extended)).is_some_and(|request| is_wanted(request, true));
+                is_wanted(request, false)
+                    || self.arrived.may_have_other_form(bus, id, extended) && frames.any(is_hidden)
+            }
+            What::Frame(frame) => self
+                .arrived
+                .meanings(bus, frame)
+                .into_iter()
+                .flatten()
+                .any(|meaning| matches!(meaning, FrameMeaning::Request { data, is_start, .. } if is_wanted(data, is_start))),
+            _ => false,
         }
     }
 
@@ -89,38 +120,50 @@ impl Policy {
         self.audit_sent(now, intent, request);
     }
 
-    fn judge_request(&mut self, now: Instant, intent: &Intent<'_>, request: &[u8]) -> Verdict {
-        let classified = classify(request);
+    /// Judges a request, or the beginning of one: its next bytes must not give what is refused.
+    fn judge_request(
+        &mut self,
+        now: Instant,
+        intent: &Intent<'_>,
+        request: &[u8],
+        is_start: bool,
+    ) -> Verdict {
+        let classified = if is_start { classify_start(request) } else { classify(request) };
         if classified.always || self.transfers.covers(now, intent.bus.index, intent.target, request) {
             return ALLOWED;
         }
-        let rule = self
-            .settings
-            .rules
-            .iter()
-            .position(|rule| rule.matches_channel(intent) && rule.matches_request(request));
-        match rule {
-            Some(index) => self.judge_rule(now, index, classified.class, classified.name()),
-            None => self.judge_class(now, classified.class, classified.name()),
+        for index in 0..self.settings.rules.len() {
+            let Some(rule) = self.settings.rules.get(index).filter(|rule| rule.matches_channel(intent))
+            else {
+                continue;
+            };
+            let is_match = rule.matches_request(request, false);
+            if is_match || is_start && rule.matches_request(request, true) {
+                let verdict = self.judge_rule(now, index, classified.class, classified.name());
+                if is_match || !verdict.is_allowed() {
+                    return verdict;
+                }
+            }
         }
+        self.judge_class(now, classified.class, classified.name())
     }
 
     /// Judges a PDU, and its frames as the ECUs read them that the channel is not meant for.
-    fn judge_pdu(&mut self, now: Instant, intent: &Intent<'_>, request: &[u8]) -> Verdict {
-        let verdict = self.judge_request(now, intent, request);
+    fn judge_pdu(&mut self, now: Instant, intent: &Intent<'_>, request: &[u8], framing: Framing) -> Verdict {
+        let verdict = self.judge_request(now, intent, request, false);
         let IntentTarget::Can { extended, .. } = intent.target else { return verdict };
         if !verdict.is_allowed() {
             return verdict;
         }
-        let other = self.judge_channel_frames(now, intent, ChannelFrames::new(extended, request));
+        let other = self.judge_channel_frames(now, intent, ChannelFrames::new(extended, framing, request));
         if other.is_allowed() { verdict } else { other }
     }
 
-    /// Judges the flow control that a channel will send: with an address byte, other ECUs may read a request.
-    fn judge_flow_control(&mut self, now: Instant, intent: &Intent<'_>) -> Verdict {
+    /// Judges the flow control that a channel will send: ECUs with another form of addressing may read a request.
+    fn judge_flow_control(&mut self, now: Instant, intent: &Intent<'_>, framing: Framing) -> Verdict {
         let IntentTarget::Can { extended, .. } = intent.target else { return ALLOWED };
-        let frame = extended.map(|address| [address, 0x30, 0, 0, 0, 0, 0, 0]);
-        self.judge_channel_frames(now, intent, frame.into_iter())
+        let frame = ChannelFrame::flow_control(extended, framing);
+        self.judge_channel_frames(now, intent, std::iter::once(frame))
     }
 
     /// Judges the frames of an ISO-TP channel with the form of addressing that the channel does not have, and as frames
@@ -129,7 +172,7 @@ impl Policy {
         &mut self,
         now: Instant,
         intent: &Intent<'_>,
-        frames: impl Iterator<Item = [u8; 8]>,
+        frames: impl Iterator<Item = ChannelFrame>,
     ) -> Verdict {
         let IntentTarget::Can { id, extended } = intent.target else { return ALLOWED };
         if !self.sent.is_diagnostic(id) {
@@ -142,10 +185,10 @@ impl Policy {
             return ALLOWED;
         }
         for frame in frames {
-            let other = if extended.is_some() { None } else { frame.first().copied() };
-            let Some(request) = request_in(other, &frame) else { continue };
+            let other = frame.other_form(extended);
+            let Some(request) = frame.request(other) else { continue };
             let target = IntentTarget::Can { id, extended: other };
-            let verdict = self.judge_request(now, &Intent { target, ..*intent }, request);
+            let verdict = self.judge_request(now, &Intent { target, ..*intent }, request, true);
             if !verdict.is_allowed() {
                 return verdict;
             }
@@ -168,12 +211,47 @@ impl Policy {
     fn judge_frame(&mut self, now: Instant, stage: Stage, intent: &Intent<'_>, frame: &CanFrame) -> Verdict {
         let bus = intent.bus.index;
         let meanings = self.frames(stage).meanings(bus, frame);
+        let verdict = self.judge_meanings(now, intent, frame, meanings);
+        let goes_out = self.goes_out(&verdict);
+        // a frame that is allowed at its turn counts when the adapter has taken it
+        if stage == Stage::Arrival || !goes_out {
+            self.frames(stage).handle_frame(bus, frame, goes_out);
+        }
+        verdict
+    }
+
+    /// Handles a frame of the operator that was allowed, and that the adapter has taken.
+    pub fn handle_frame_sent(&mut self, now: Instant, bus: IntentBus<'_>, frame: &CanFrame) {
+        for meaning in self.sent.meanings(bus.index, frame).into_iter().flatten() {
+            if let FrameMeaning::Request { extended, data, .. } = meaning
+                && self.settings.mode != Mode::Off
+            {
+                let target = IntentTarget::Can { id: frame.id(), extended };
+                self.handle_sent(now, &Intent { bus, target, what: What::Frame(frame) }, data);
+            }
+        }
+        self.sent.handle_frame(bus.index, frame, true);
+    }
+
+    /// Handles a frame that the adapter had taken and did not send: no consecutive frame with its identifier is allowed
+    /// until the next first frame.
+    pub fn handle_frame_lost(&mut self, bus: usize, id: CanId) {
+        self.sent.handle_lost(bus, id);
+    }
+
+    pub(super) fn judge_meanings(
+        &mut self,
+        now: Instant,
+        intent: &Intent<'_>,
+        frame: &CanFrame,
+        meanings: FrameMeanings<'_>,
+    ) -> Verdict {
         let mut verdict = ALLOWED;
         for meaning in meanings.into_iter().flatten() {
             verdict = match meaning {
-                FrameMeaning::Request { extended, data } => {
+                FrameMeaning::Request { extended, data, is_start } => {
                     let target = IntentTarget::Can { id: frame.id(), extended };
-                    self.judge_request(now, &Intent { target, ..*intent }, data)
+                    self.judge_request(now, &Intent { target, ..*intent }, data, is_start)
                 }
                 FrameMeaning::Bus => self.judge_bus_frame(now, intent, frame.id()),
                 FrameMeaning::Harmless => ALLOWED,
@@ -186,7 +264,7 @@ impl Policy {
             };
             if !verdict.is_allowed() {
                 self.audit.in_frame = match meaning {
-                    FrameMeaning::Request { extended, data } => {
+                    FrameMeaning::Request { extended, data, .. } => {
                         let target = IntentTarget::Can { id: frame.id(), extended };
                         Some((target, RequestParts::of(target, data)))
                     }
@@ -195,16 +273,6 @@ impl Policy {
                 break;
             }
         }
-        let goes_out = self.goes_out(&verdict);
-        if stage == Stage::Turn && goes_out {
-            for meaning in meanings.into_iter().flatten() {
-                if let FrameMeaning::Request { extended, data } = meaning {
-                    let target = IntentTarget::Can { id: frame.id(), extended };
-                    self.handle_sent(now, &Intent { target, ..*intent }, data);
-                }
-            }
-        }
-        self.frames(stage).handle_frame(bus, frame, goes_out);
         verdict
     }
 

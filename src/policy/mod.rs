@@ -23,7 +23,9 @@ mod settings;
 mod shared;
 mod state;
 mod transfers;
+mod turn;
 mod verdict;
+mod waiting;
 
 #[cfg(test)]
 mod tests;
@@ -37,7 +39,7 @@ pub use consent::{CannotAsk, ConsentEvent};
 pub use controls::Return;
 pub use explain::explain;
 pub use facts::{AskedSource, Engine, VehicleMotion};
-pub use intent::{Intent, IntentBus, IntentTarget, Stage, What};
+pub use intent::{Framing, Intent, IntentBus, IntentTarget, Stage, What};
 pub use settings::{
     ByteOrder, ClassConditions, ConsentGiver, ConsentSettings, FactSettings, HexBytes, MAX_RULES,
     PolicySettings, Rule, SpeedFact, SpeedSignal,
@@ -53,6 +55,7 @@ use facts::Facts;
 use frames::Frames;
 use state::Reports;
 use transfers::TransferGrants;
+use waiting::SpeedWait;
 
 /// How long the policy continues to ask for the speed after an intent needed it.
 const SPEED_WANTED_FOR: Duration = Duration::from_secs(10);
@@ -83,6 +86,7 @@ pub struct Policy {
     is_vin_confirmed: bool,
     speed_wanted: Option<Instant>,
     speed_asked: Option<Instant>,
+    wait: SpeedWait,
     was_moving: bool,
     refused: u64,
     logged: Option<(Instant, &'static str)>,
@@ -113,6 +117,7 @@ impl Policy {
             is_vin_confirmed: false,
             speed_wanted: None,
             speed_asked: None,
+            wait: SpeedWait::default(),
             was_moving: false,
             refused: 0,
             logged: None,
@@ -155,6 +160,7 @@ impl Policy {
         self.has_ticket = false;
         self.is_vin_confirmed = false;
         self.speed_wanted = None;
+        self.wait = SpeedWait::default();
         self.refused = 0;
         self.reports = Reports::default();
     }
@@ -302,6 +308,7 @@ impl Policy {
     /// Handles a question for the speed that is being asked.
     pub fn handle_speed_asked(&mut self, now: Instant) {
         self.speed_asked = Some(now);
+        self.wait.handle_asked(now);
     }
 
     /// The sources of the speed that may be asked: OBD, and the data identifier by DoIP.

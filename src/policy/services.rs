@@ -50,6 +50,15 @@ pub enum Part {
 }
 
 impl Part {
+    /// The number of bytes of a request up to the end of the part.
+    fn end(self) -> usize {
+        match self {
+            Self::Any => 1,
+            Self::SubFunction(_) | Self::SecondByte(_) => 2,
+            Self::Routine(_) => 4,
+        }
+    }
+
     fn matches(self, request: &[u8]) -> bool {
         match (self, request) {
             (Self::Any, _) => true,
@@ -215,6 +224,21 @@ pub fn classify(request: &[u8]) -> Classified {
     }
 }
 
+/// The class of a request of which only these first bytes are known: the strictest that the next bytes can give.
+pub fn classify_start(start: &[u8]) -> Classified {
+    let found = classify(start);
+    if start.is_empty() {
+        return Classified { class: Programming, ..found };
+    }
+    let exceptions =
+        found.service.filter(|_| found.exception.is_none()).map_or(&[][..], |row| row.exceptions);
+    let can_follow = |exception: &&Exception| !exception.always && exception.part.end() > start.len();
+    match exceptions.iter().find(can_follow) {
+        Some(exception) => Classified { class: exception.class, exception: Some(exception), ..found },
+        None => found,
+    }
+}
+
 /// Whether an ECU may carry out this request: the first byte is a service that a standard or a manufacturer can use, and
 /// the request is not too short for the service.
 pub fn can_be_carried_out(request: &[u8]) -> bool {
@@ -293,6 +317,24 @@ mod tests {
         {
             assert!(classify(request).always, "{request:02X?}");
         }
+    }
+
+    #[test]
+    fn the_beginning_of_a_request_has_the_strictest_class_of_its_continuations() {
+        for (start, class) in [
+            (&[][..], Programming),
+            (&[0x10], Programming),
+            (&[0x10, 0x03], Session),
+            (&[0x31], Programming),
+            (&[0x31, 0x01], Programming),
+            (&[0x31, 0x01, 0x02, 0x03], Intrusive),
+            (&[0x2E], Intrusive),
+            (&[0x22], Read),
+        ] {
+            let classified = classify_start(start);
+            assert_eq!((classified.class, classified.always), (class, false), "{start:02X?}");
+        }
+        assert!(classify_start(&[0x10, 0x01]).always && classify_start(&[0x3E]).always);
     }
 
     #[test]

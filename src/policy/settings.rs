@@ -311,23 +311,24 @@ impl Rule {
         }
     }
 
-    /// Whether the selectors of the request match these first bytes of one.
-    pub(super) fn matches_request(&self, request: &[u8]) -> bool {
-        let identifier = |at: usize| match request.get(at..at + 2) {
-            Some(&[high, low]) => Some(u16::from_be_bytes([high, low])),
-            _ => None,
+    /// Whether the selectors of the request match these first bytes of one. `if_missing` is the answer where the bytes do
+    /// not suffice.
+    pub(super) fn matches_request(&self, request: &[u8], if_missing: bool) -> bool {
+        let identifier = |at: usize, wanted: &[u16]| match request.get(at..at + 2) {
+            Some(&[high, low]) => wanted.contains(&u16::from_be_bytes([high, low])),
+            _ => if_missing,
         };
         let service = request.first();
-        (self.services.is_empty() || service.is_some_and(|id| self.services.contains(id)))
+        (self.services.is_empty() || service.map_or(if_missing, |id| self.services.contains(id)))
             && (self.subfunctions.is_empty()
-                || request.get(1).is_some_and(|byte| self.subfunctions.contains(&(byte & 0x7F))))
+                || request.get(1).map_or(if_missing, |byte| self.subfunctions.contains(&(byte & 0x7F))))
             && (self.dids.is_empty()
                 || matches!(service, Some(0x22 | 0x24 | 0x2A | 0x2C | 0x2E | 0x2F))
-                    && identifier(1).is_some_and(|did| self.dids.contains(&did)))
-            && (self.routines.is_empty()
-                || service == Some(&0x31)
-                    && identifier(2).is_some_and(|routine| self.routines.contains(&routine)))
-            && self.data_prefix.as_ref().is_none_or(|prefix| request.starts_with(&prefix.0))
+                    && identifier(1, &self.dids))
+            && (self.routines.is_empty() || service == Some(&0x31) && identifier(2, &self.routines))
+            && self.data_prefix.as_ref().is_none_or(|prefix| {
+                request.starts_with(&prefix.0) || if_missing && prefix.0.starts_with(request)
+            })
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use connector_hal::can::CanFrame;
+use connector_hal::can::{CanFrame, CanId};
 
 use super::Policy;
-use super::intent::{Intent, IntentBus, IntentTarget, Stage, What};
+use super::intent::{Framing, Intent, IntentBus, IntentTarget, Stage, What};
 use super::settings::{FactSettings, PolicySettings};
 use super::verdict::PolicyRefusal;
 
@@ -66,7 +66,7 @@ impl BusPolicy {
 
     /// The policy for a channel of this bus.
     pub(crate) fn channel(&self, target: IntentTarget) -> ChannelPolicy {
-        ChannelPolicy { bus: self.clone(), target }
+        ChannelPolicy { bus: self.clone(), target, framing: Framing::default() }
     }
 
     /// Judges an intent on this bus.
@@ -85,6 +85,15 @@ impl BusPolicy {
         self.policy.with(|policy| policy.handle_heard_frame(now, self.bus(), frame));
     }
 
+    /// Since when requests wait for the speed.
+    pub(crate) fn waiting_since(&self, now: Instant) -> Option<Instant> {
+        self.policy.with(|policy| policy.waiting(now)).map(|(since, _)| since)
+    }
+
+    fn must_wait(&self, now: Instant, target: IntentTarget, what: What<'_>) -> bool {
+        self.policy.with(|policy| policy.must_wait(now, &Intent { bus: self.bus(), target, what }))
+    }
+
     /// Whether this frame answers the connector's own question for the speed.
     pub(crate) fn is_speed_answer(&self, now: Instant, frame: &CanFrame) -> bool {
         self.policy.with(|policy| policy.is_speed_answer(now, frame))
@@ -96,12 +105,29 @@ impl BusPolicy {
 pub struct ChannelPolicy {
     bus: BusPolicy,
     target: IntentTarget,
+    framing: Framing,
 }
 
 impl ChannelPolicy {
+    /// The same policy for a channel that makes its frames in this way.
+    #[must_use]
+    pub(crate) fn with_framing(self, framing: Framing) -> Self {
+        Self { framing, ..self }
+    }
+
     /// Judges a request of the operator.
     pub(crate) fn refuses_pdu(&self, now: Instant, stage: Stage, request: &[u8]) -> Option<PolicyRefusal> {
-        self.bus.refuses(now, stage, self.target, What::Pdu(request))
+        self.bus.refuses(now, stage, self.target, What::Pdu(request, self.framing))
+    }
+
+    /// Whether a request whose turn has come waits for the speed.
+    pub(crate) fn must_pdu_wait(&self, now: Instant, request: &[u8]) -> bool {
+        self.bus.must_wait(now, self.target, What::Pdu(request, self.framing))
+    }
+
+    /// Whether a frame whose turn has come waits for the speed.
+    pub(crate) fn must_frame_wait(&self, now: Instant, frame: &CanFrame) -> bool {
+        self.bus.must_wait(now, self.target, What::Frame(frame))
     }
 
     /// Judges a frame of the operator.
@@ -112,6 +138,16 @@ impl ChannelPolicy {
         frame: &CanFrame,
     ) -> Option<PolicyRefusal> {
         self.bus.refuses(now, stage, self.target, What::Frame(frame))
+    }
+
+    /// Handles a frame of the operator that the adapter has taken.
+    pub(crate) fn handle_frame_sent(&self, now: Instant, frame: &CanFrame) {
+        self.bus.policy.with(|policy| policy.handle_frame_sent(now, self.bus.bus(), frame));
+    }
+
+    /// Handles a frame that the adapter had taken and did not send.
+    pub(crate) fn handle_frame_lost(&self, id: CanId) {
+        self.bus.policy.with(|policy| policy.handle_frame_lost(self.bus.index, id));
     }
 
     /// Handles a response of the channel's ECU.

@@ -52,6 +52,7 @@ fn let_through(id: CanId, random: &mut fastrand::Rng) -> Vec<Vec<u8>> {
             .into_iter()
             .any(|stage| policy.refuses(now, stage, &intent).is_some());
         if !is_refused {
+            policy.handle_frame_sent(now, bus, &frame);
             passed.push(data);
         }
     }

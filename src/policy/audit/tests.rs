@@ -265,7 +265,11 @@ fn programming_by_raw_frames_is_seen() {
 fn entries_that_do_not_fit_are_counted_and_the_count_has_a_line() {
     let mut vehicle = Vehicle::new(ALL_ALLOWED, false);
     for _ in 0..100 {
-        let intent = Intent { bus: BUS, target: ecu(), what: What::Pdu(&[0x10, 0x02]) };
+        let intent = Intent {
+            bus: BUS,
+            target: ecu(),
+            what: What::Pdu(&[0x10, 0x02], crate::policy::Framing::default()),
+        };
         vehicle.policy.refuses(vehicle.now, Stage::Turn, &intent);
         vehicle.pdu(&[0x10, 0x01]);
     }

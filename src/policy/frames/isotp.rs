@@ -12,8 +12,8 @@ const MAX_OPEN: usize = 16;
 /// What a frame means for the receivers with one form of addressing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IsotpMeaning<'a> {
-    /// Begins a PDU with these first bytes; everything else of the PDU comes in consecutive frames.
-    Request(&'a [u8]),
+    /// Begins a PDU with these first bytes; the rest comes in consecutive frames if this is only the start.
+    Request { data: &'a [u8], is_start: bool },
     /// Continues a PDU whose first frame was allowed.
     Continued,
     /// Continues a PDU whose first frame was refused.
@@ -92,7 +92,13 @@ impl Receivers {
     /// byte may be an address or not.
     fn request(address: Address, request: &[u8], length: usize) -> IsotpMeaning<'_> {
         let is_possible = address.byte().is_none() || length > request.len() || can_be_carried_out(request);
-        if is_possible { IsotpMeaning::Request(request) } else { IsotpMeaning::Ignored }
+        let is_start = length > request.len();
+        if is_possible { IsotpMeaning::Request { data: request, is_start } } else { IsotpMeaning::Ignored }
+    }
+
+    /// Handles a lost frame: PDUs under way may have lost their first frame.
+    pub(super) fn handle_lost(&mut self) {
+        self.open.iter_mut().for_each(|open| open.is_allowed = false);
     }
 
     /// Handles a frame that was let through, or refused.

@@ -14,7 +14,7 @@ use crate::protocol::isotp::NPdu;
 
 use super::services::is_response;
 
-pub(super) use self::channel::{ChannelFrames, request_in};
+pub(super) use self::channel::{ChannelFrame, ChannelFrames};
 use self::identifiers::Addressing;
 use self::isotp::Receivers;
 
@@ -31,6 +31,8 @@ pub(super) enum FrameMeaning<'a> {
         extended: Option<u8>,
         /// The first bytes of the request.
         data: &'a [u8],
+        /// Whether further bytes follow.
+        is_start: bool,
     },
     /// A frame that is no diagnostic message.
     Bus,
@@ -78,8 +80,8 @@ impl Frames {
             return [Some(FrameMeaning::Bus), None, None];
         }
         match self.channels.meaning(bus, frame) {
-            Some(tp20::Tp20Meaning::Request(data)) => {
-                return [Some(FrameMeaning::Request { extended: None, data }), None, None];
+            Some(tp20::Tp20Meaning::Request { data, is_start }) => {
+                return [Some(FrameMeaning::Request { extended: None, data, is_start }), None, None];
             }
             Some(tp20::Tp20Meaning::Harmless) => return [Some(FrameMeaning::Harmless), None, None],
             Some(tp20::Tp20Meaning::OutOfSequence) => return [Some(FrameMeaning::NoFirstFrame), None, None],
@@ -101,8 +103,8 @@ impl Frames {
         read: [Option<(isotp::Address, isotp::IsotpMeaning<'a>)>; 2],
     ) -> FrameMeanings<'a> {
         let diagnostics = read.map(|read| match read {
-            Some((address, isotp::IsotpMeaning::Request(data))) => {
-                Some(FrameMeaning::Request { extended: address.byte(), data })
+            Some((address, isotp::IsotpMeaning::Request { data, is_start })) => {
+                Some(FrameMeaning::Request { extended: address.byte(), data, is_start })
             }
             Some((_, isotp::IsotpMeaning::Refused)) => Some(FrameMeaning::NoFirstFrame),
             Some((_, isotp::IsotpMeaning::Continued | isotp::IsotpMeaning::FlowControl)) => {
@@ -139,6 +141,14 @@ impl Frames {
         let watched = self.watched(bus, frame.id());
         for address in isotp::addresses(watched.addressing, frame.data()).into_iter().flatten() {
             watched.receivers.handle_frame(address, frame.data(), is_allowed);
+        }
+    }
+
+    /// Handles a frame that was lost after it was handled as sent.
+    pub(super) fn handle_lost(&mut self, bus: usize, id: CanId) {
+        self.channels.handle_lost(bus, id);
+        if let Some(watched) = self.watched.get_mut(&(bus, id)) {
+            watched.receivers.handle_lost();
         }
     }
 

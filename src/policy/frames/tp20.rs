@@ -14,8 +14,8 @@ const LENGTH_BYTES: usize = 2;
 /// What a frame of a channel means for its ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tp20Meaning<'a> {
-    /// Begins a PDU with these first bytes.
-    Request(&'a [u8]),
+    /// Begins a PDU with these first bytes; the rest comes in further frames if this is only the start.
+    Request { data: &'a [u8], is_start: bool },
     /// Continues a PDU, repeats the last frame, or is no data.
     Harmless,
     /// Data that is out of sequence: the ECU may take it for the beginning of a PDU.
@@ -46,7 +46,7 @@ impl RawTp20Channels {
     /// What the frame means, if the identifier is that of a channel.
     pub(super) fn meaning<'a>(&self, bus: usize, frame: &'a CanFrame) -> Option<Tp20Meaning<'a>> {
         let channel = self.at(bus, frame.id())?;
-        let Ok(Tpdu::Data { sequence, data, .. }) = Tpdu::decode(frame.data()) else {
+        let Ok(Tpdu::Data { is_last, sequence, data, .. }) = Tpdu::decode(frame.data()) else {
             return Some(Tp20Meaning::Harmless);
         };
         if channel.last.as_ref() == Some(frame) {
@@ -54,9 +54,10 @@ impl RawTp20Channels {
         }
         Some(match channel.expected {
             Some(expected) if expected == sequence && channel.is_in_pdu => Tp20Meaning::Harmless,
-            Some(expected) if expected == sequence => {
-                Tp20Meaning::Request(data.get(LENGTH_BYTES..).unwrap_or_default())
-            }
+            Some(expected) if expected == sequence => Tp20Meaning::Request {
+                data: data.get(LENGTH_BYTES..).unwrap_or_default(),
+                is_start: !is_last,
+            },
             _ => Tp20Meaning::OutOfSequence,
         })
     }
@@ -114,6 +115,14 @@ impl RawTp20Channels {
             && response.opcode == SetupOpcode::Positive
         {
             channel.id = response.transmit;
+        }
+    }
+
+    /// Handles a lost frame of a channel: its ECU expects another sequence number now.
+    pub(super) fn handle_lost(&mut self, bus: usize, id: CanId) {
+        if let Some(channel) = self.0.iter_mut().find(|c| c.bus == bus && c.id == Some(id)) {
+            channel.expected = None;
+            channel.last = None;
         }
     }
 

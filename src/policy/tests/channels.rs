@@ -17,7 +17,7 @@ impl Vehicle {
     }
 
     fn sends(&mut self, id: u32, extended: Option<u8>, request: &[u8]) -> bool {
-        self.channel(id, extended, What::Pdu(request))
+        self.channel(id, extended, What::Pdu(request, Framing::default()))
     }
 }
 
@@ -37,7 +37,14 @@ fn an_address_that_reads_as_an_n_pci_hides_no_request() {
         assert!(!vehicle.sends(id, Some(4), &read(0x4FF, 1, &[1])), "{id:X}: 04 14 FF clears codes");
         assert!(!vehicle.sends(id, Some(4), &read(120, 83, &[0xF1, 0x90])), "{id:X}: 04 2E writes");
         assert!(!vehicle.sends(id, Some(0x10), &read(30, 5, &[0x2E, 0xF1])), "{id:X}: 10 21 2E writes");
-        assert!(!vehicle.channel(id, Some(4), What::OpenChannel), "{id:X}: 04 30 controls an output");
+        assert!(
+            !vehicle.sends(id, Some(0x10), &read(30, 5, &[0x0B])),
+            "{id:X}: 10 21 0B is an unknown service"
+        );
+        assert!(
+            !vehicle.channel(id, Some(4), What::OpenChannel(Framing::default())),
+            "{id:X}: 04 30 controls an output"
+        );
     }
 }
 
@@ -52,6 +59,36 @@ fn a_frame_without_an_address_hides_no_request_behind_one() {
     }
     for id in [0x7E0, 0x7DF, 0x18DA_10F1] {
         assert!(vehicle.sends(id, None, &request), "{id:X} has normal addressing only");
+    }
+}
+
+#[test]
+fn padding_and_flow_control_of_a_channel_hide_no_request() {
+    let mut vehicle = driving();
+    for (padding, flow_control, is_allowed) in
+        [(0xCC, [0, 0], true), (0x14, [0, 0], false), (0xCC, [8, 20], true), (0xCC, [2, 0x11], false)]
+    {
+        let framing = Framing { padding, flow_control, ..Framing::default() };
+        // the ECU 01 reads the padding of 01 03, the ECU 30 the flow control 30 02 11
+        let is_sent = vehicle.channel(0x710, None, What::Pdu(&[0x03], framing));
+        let is_opened = vehicle.channel(0x710, None, What::OpenChannel(framing));
+        assert_eq!(is_sent && is_opened, is_allowed, "{framing:X?}");
+        assert!(vehicle.channel(0x7E0, None, What::Pdu(&[0x03], framing)), "{framing:X?}");
+    }
+}
+
+#[test]
+fn the_fd_frames_of_a_channel_hide_no_request() {
+    let mut vehicle = driving();
+    for tx_dl in [8, 12, 64] {
+        let framing = Framing { tx_dl, ..Framing::default() };
+        // without the address byte: 00 21, a single frame of CAN FD with 33 bytes
+        let fits = usize::from(tx_dl) - 3;
+        let hidden = read(200, fits, &[0x2E, 0xF1, 0x90, 0]);
+        let is_sent = vehicle.channel(0x7E0, Some(0), What::Pdu(&hidden, framing));
+        assert_eq!(is_sent, tx_dl < 64, "{tx_dl}");
+        let plain = vec![0x22; 200];
+        assert!(vehicle.channel(0x7E0, None, What::Pdu(&plain, framing)), "{tx_dl}");
     }
 }
 
@@ -71,7 +108,10 @@ fn ordinary_requests_of_channels_pass_while_the_vehicle_moves() {
     let ecus = [(0x6F1, Some(0x12)), (0x6F1, Some(0x01)), (0x750, Some(0x0F)), (0x750, Some(0x40))];
     let normal = [0x7E0, 0x7DF, 0x710, 0x74D, 0x18DA_10F1, 0x18DB_33F1].map(|id| (id, None));
     for (id, extended) in ecus.into_iter().chain(normal) {
-        assert!(vehicle.channel(id, extended, What::OpenChannel), "{id:X} {extended:02X?}");
+        assert!(
+            vehicle.channel(id, extended, What::OpenChannel(Framing::default())),
+            "{id:X} {extended:02X?}"
+        );
         for request in [
             &[0x22, 0xF1, 0x90][..],
             &[0x22, 0xF1, 0x90, 0xF1, 0x87, 0xF1, 0x91, 0xF1, 0x8C],
@@ -116,12 +156,15 @@ fn a_flash_of_64_kib_with_any_bytes_passes_in_both_forms_of_addressing() {
 fn a_channel_on_an_identifier_outside_diagnostics_is_of_the_class_bus() {
     let mut vehicle = driving();
     for id in [0x1A0, 0x0CF0_0400] {
-        assert!(!vehicle.channel(id, None, What::OpenChannel), "{id:X}");
-        assert!(!vehicle.channel(id, Some(0xFF), What::OpenChannel), "{id:X}");
+        assert!(!vehicle.channel(id, None, What::OpenChannel(Framing::default())), "{id:X}");
+        assert!(!vehicle.channel(id, Some(0xFF), What::OpenChannel(Framing::default())), "{id:X}");
         assert!(vehicle.channel(id, None, What::OpenRawChannel), "{id:X}: each raw frame is judged");
         assert!(!vehicle.sends(id, Some(0xFF), &[0x22, 0xAA, 0xBB, 0xCC, 0xDD, 0xEE]), "{id:X}");
     }
     let mut known = Vehicle::new("[facts]\ndiagnostic_ids = [0x1A0]", false);
     known.drive(50.0);
-    assert!(known.channel(0x1A0, None, What::OpenChannel) && known.sends(0x1A0, None, &[0x22, 0xF1, 0x90]));
+    assert!(
+        known.channel(0x1A0, None, What::OpenChannel(Framing::default()))
+            && known.sends(0x1A0, None, &[0x22, 0xF1, 0x90])
+    );
 }

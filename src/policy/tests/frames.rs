@@ -73,10 +73,47 @@ fn a_refused_first_frame_in_an_allowed_pdu_closes_it() {
 }
 
 #[test]
+fn a_consecutive_frame_passes_only_behind_a_first_frame_that_was_sent() {
+    let id = standard(0x7DF);
+    let first = frame(id, &[0x10, 20, 0x22, 0xF1, 0x90, 0xF1, 0x91, 0xF1]);
+    let next = [0x21, 1, 2, 3, 4, 5, 6, 7];
+    let mut vehicle = driving();
+    let intent = Intent { bus: BUS, target: IntentTarget::None, what: What::Frame(&first) };
+    for stage in [Stage::Arrival, Stage::Turn] {
+        assert_eq!(vehicle.policy.refuses(vehicle.now, stage, &intent), None);
+    }
+    // the frame was too old, or the adapter did not take it
+    assert_eq!(why(vehicle.frame(id, &next)).as_deref(), Some(NO_FIRST_FRAME));
+    assert_eq!(vehicle.frame(id, first.data()), None);
+    // the adapter reports that the frame was not sent
+    vehicle.policy.handle_frame_lost(0, id);
+    assert_eq!(why(vehicle.frame(id, &next)).as_deref(), Some(NO_FIRST_FRAME));
+    assert_eq!(vehicle.frame(id, first.data()), None);
+    assert_eq!(vehicle.frame(id, &next), None);
+}
+
+#[test]
 fn a_service_behind_the_escape_of_a_long_first_frame_is_judged() {
     let mut vehicle = driving();
     let first = [0x10, 0x00, 0x00, 0x00, 0x20, 0x00, 0x36, 0x01];
     assert_eq!(why(vehicle.frame(standard(0x7E0), &first)).as_deref(), Some(MOVING));
+}
+
+#[test]
+fn the_start_of_a_request_is_judged_by_its_strictest_continuation() {
+    let mut vehicle = driving();
+    // a session, of which the next frame has the sub-function
+    let first = [0x12, 0x10, 0x00, 0x00, 0x00, 0x10, 0x00, 0x10];
+    assert_eq!(why(vehicle.frame(standard(0x6F1), &first)).as_deref(), Some(MOVING));
+    let rule = "rule = [{ services = [0x22], dids = [0xF190], require = [\"never\"] }]";
+    let mut vehicle = Vehicle::new(rule, false);
+    let first = [0x12, 0x10, 0x00, 0x00, 0x00, 0x10, 0x00, 0x22];
+    assert_eq!(vehicle.frame(standard(0x6F1), &first).unwrap().rule, 1);
+    let mut vehicle = Vehicle::new("", false);
+    assert_eq!(vehicle.frame(standard(0x200), &[0x01, 0xC0, 0x00, 0x10, 0x00, 0x03, 0x01]), None);
+    vehicle.hear(0x201, &[0x00, 0xD0, 0x00, 0x03, 0x40, 0x07, 0x01]);
+    vehicle.drive(50.0);
+    assert_eq!(why(vehicle.frame(standard(0x740), &[0x20, 0x00, 0x02, 0x10])).as_deref(), Some(MOVING));
 }
 
 #[test]

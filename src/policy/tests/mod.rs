@@ -50,7 +50,7 @@ impl Vehicle {
     }
 
     pub(super) fn pdu(&mut self, request: &[u8]) -> Option<PolicyRefusal> {
-        let intent = Intent { bus: BUS, target: ecu(), what: What::Pdu(request) };
+        let intent = Intent { bus: BUS, target: ecu(), what: What::Pdu(request, Framing::default()) };
         let arrival = self.policy.refuses(self.now, Stage::Arrival, &intent);
         arrival.or_else(|| self.policy.refuses(self.now, Stage::Turn, &intent))
     }
@@ -59,7 +59,11 @@ impl Vehicle {
         let frame = frame(id, data);
         let intent = Intent { bus: BUS, target: IntentTarget::None, what: What::Frame(&frame) };
         let arrival = self.policy.refuses(self.now, Stage::Arrival, &intent);
-        arrival.or_else(|| self.policy.refuses(self.now, Stage::Turn, &intent))
+        let refusal = arrival.or_else(|| self.policy.refuses(self.now, Stage::Turn, &intent));
+        if refusal.is_none() {
+            self.policy.handle_frame_sent(self.now, BUS, &frame);
+        }
+        refusal
     }
 
     pub(super) fn hear(&mut self, id: u32, data: &[u8]) {

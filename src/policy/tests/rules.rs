@@ -51,7 +51,11 @@ fn the_first_rule_that_matches_decides_instead_of_the_class() {
     assert_eq!(why(vehicle.pdu(&[0x11, 0x01])), Some((5, "ignition off".into())));
     vehicle.policy.handle_ignition(Some(true));
     assert_eq!(vehicle.pdu(&[0x11, 0x01]), None);
-    let other = Intent { bus: IntentBus { index: 1, name: "LS" }, target: ecu(), what: What::OpenChannel };
+    let other = Intent {
+        bus: IntentBus { index: 1, name: "LS" },
+        target: ecu(),
+        what: What::OpenChannel(Framing::default()),
+    };
     assert_eq!(
         why(vehicle.policy.refuses(vehicle.now, Stage::Arrival, &other)),
         Some((6, "never allowed".into()))
@@ -64,7 +68,7 @@ fn the_first_rule_that_matches_decides_instead_of_the_class() {
 fn a_rule_of_an_ecu_matches_its_address_only() {
     let mut vehicle = Vehicle::new("rule = [{ targets = [0x1001, 0x33], require = [\"never\"] }]", false);
     let mut judge = |target| {
-        let intent = Intent { bus: BUS, target, what: What::Pdu(&[0x22, 0xF1, 0x90]) };
+        let intent = Intent { bus: BUS, target, what: What::Pdu(&[0x22, 0xF1, 0x90], Framing::default()) };
         vehicle.policy.refuses(vehicle.now, Stage::Arrival, &intent).is_some()
     };
     assert!(judge(IntentTarget::Logical(0x1001)) && judge(IntentTarget::Address(0x33)));

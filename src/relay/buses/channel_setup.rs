@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use connector_hal::can::CanId;
 
-use crate::policy::IntentTarget;
+use crate::policy::{Framing, IntentTarget};
 use crate::protocol::kline::Addressing;
 use crate::protocol::problem::Problem;
 use crate::relay::channel::{PduChannelSettings, ResponseTiming};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::{
-    DoipChannelConfig, IsotpChannelConfig, KlineChannelConfig, OpenChannel, PduOptions, RawChannelConfig,
-    Switch, Terminal15ChannelConfig, Tp20ChannelConfig,
+    DoipChannelConfig, FrameFormat, IsotpChannelConfig, KlineChannelConfig, OpenChannel, PduOptions,
+    RawChannelConfig, ResponderConfig, Switch, Terminal15ChannelConfig, Tp20ChannelConfig,
 };
 
 /// How long a chained PDU waits by default for the response to the PDU before it: P2 of the relay protocol,
@@ -25,6 +25,8 @@ const DEFAULT_P2_STAR: Duration = Duration::from_millis(5500);
 const LONGEST_RAW_MAX_AGE: Duration = Duration::from_secs(5);
 /// The greatest age of PDUs that an operator may choose: longer than any connection is held.
 const LONGEST_PDU_MAX_AGE: Duration = Duration::from_secs(300);
+/// TX_DL of a channel of FD frames that states none, in bytes: the longest that CAN FD has.
+pub(super) const LONGEST_TX_DL: u8 = 64;
 /// The kinds of channels in the protocol's vocabulary.
 const CHANNEL_KINDS: [&str; 6] =
     ["raw_channel", "isotp_channel", "tp20_channel", "kline_channel", "doip_channel", "terminal15_channel"];
@@ -95,6 +97,29 @@ impl ChannelKind {
             Self::Kline(kline) => IntentTarget::Address(Addressing::of(kline.ecu_id).address()),
             Self::Doip(doip) => IntentTarget::Logical(doip.ecu_id),
             Self::Terminal15(_) => IntentTarget::None,
+        }
+    }
+
+    /// The ECUs that get flow control only: those that the operator lists for the answers to a functional request.
+    pub(crate) fn flow_control_targets(&self) -> impl Iterator<Item = IntentTarget> {
+        let isotp = if let Self::Isotp(isotp) = self { Some(isotp) } else { None };
+        isotp.into_iter().flat_map(|isotp| {
+            isotp.response_ids.iter().filter_map(|responder| {
+                let ResponderConfig::Pair(pair) = responder else { return None };
+                let extended = pair.extended_request_address.or(isotp.extended_request_address);
+                Some(IntentTarget::Can { id: CanId::try_from(pair.request_id).ok()?, extended })
+            })
+        })
+    }
+
+    /// How the channel makes its frames, on a bus with or without CAN FD.
+    pub(crate) fn framing(&self, is_fd: bool) -> Framing {
+        let Self::Isotp(isotp) = self else { return Framing::default() };
+        let is_fd = isotp.frame_format.map_or(is_fd, |format| format == FrameFormat::Fd);
+        Framing {
+            tx_dl: if is_fd { isotp.tx_dl.unwrap_or(LONGEST_TX_DL) } else { 8 },
+            padding: isotp.padding_byte.unwrap_or(Framing::default().padding),
+            flow_control: [isotp.block_size.unwrap_or(0), isotp.st_min.unwrap_or(0)],
         }
     }
 

@@ -46,11 +46,19 @@ pub trait Channels: Send {
         false
     }
 
+    /// Whether the bus has one of these ways to ask for the speed, though it may be busy.
+    fn can_ask_speed(&self, _obd: bool, _doip_did: Option<u16>) -> bool {
+        false
+    }
+
     /// Asks the vehicle for its speed; false if the bus is busy or has none of these ways to ask: OBD, a data identifier
     /// by DoIP.
     fn ask_speed(&mut self, _now: Instant, _obd: bool, _doip_did: Option<u16>) -> bool {
         false
     }
+
+    /// Sends the requests that have waited for the speed.
+    fn release_requests(&mut self, _now: Instant) {}
 
     /// Opens a channel with a number that is free.
     ///

@@ -10,7 +10,7 @@ use super::output::{KeepAliveStop, Output, PduToSend, detail_of, receive_failed}
 use super::pdu_channel::PduChannel;
 use super::raw_channel::RawChannel;
 use super::transport::{EcuTarget, FrameTransport, OpenFailure, PduTransport, TransportEvent};
-use crate::policy::{BusPolicy, IntentTarget};
+use crate::policy::{BusPolicy, Framing, IntentTarget};
 use crate::protocol::isotp::{Endpoint, Event, FunctionalEndpoint, SendError, SendFailure};
 use crate::relay::wire::codec::{PduFlags, SendFailedDetail};
 
@@ -48,17 +48,13 @@ impl CanChannel {
     }
 
     /// Has every PDU or frame of the operator judged by the policy of this bus.
-    pub fn set_policy(&mut self, policy: &BusPolicy, ecu: Option<u8>) {
-        by_kind!(self, raw => raw.set_policy(policy.channel(IntentTarget::None)), pdus => {
-            let target = match (pdus.transport().target(), ecu) {
-                (_, Some(ecu)) => IntentTarget::Address(ecu),
-                (Some(target), None) => IntentTarget::Can { id: target.id, extended: target.address },
-                (None, None) => pdus.transport().functional_id().map_or(IntentTarget::None, |id| {
-                    IntentTarget::Can { id, extended: None }
-                }),
-            };
-            pdus.set_policy(policy.channel(target));
-        });
+    /// `target` and `framing` are those of its PDUs.
+    pub fn set_policy(&mut self, policy: &BusPolicy, target: IntentTarget, framing: Framing) {
+        by_kind!(
+            self,
+            raw => raw.set_policy(policy.channel(IntentTarget::None)),
+            pdus => pdus.set_policy(policy.channel(target).with_framing(framing))
+        );
     }
 
     /// Sends a request of the connector itself to this ECU; false if the channel goes to another one or is busy.
@@ -134,6 +130,16 @@ impl CanChannel {
         by_kind!(self, raw => raw.handle_frame_to_send(now, frame, expires), pdus => pdus.refuse());
     }
 
+    /// The adapter took a frame of [`CanChannel::poll_transmit`].
+    pub(crate) fn handle_accepted(&mut self, now: Instant, frame: &CanFrame) {
+        by_kind!(self, raw => raw.handle_accepted(now, frame), _pdus => {});
+    }
+
+    /// The channel is closed, and frames that the adapter holds may not be sent.
+    pub(crate) fn handle_abandoned(&mut self) {
+        by_kind!(self, raw => raw.handle_abandoned(), _pdus => {});
+    }
+
     /// The oldest frame without an outcome was acknowledged on the bus.
     pub fn handle_transmitted(&mut self, now: Instant) {
         by_kind!(self, _ => {}, pdus => pdus.handle_transmitted(now));
@@ -200,6 +206,19 @@ impl CanChannel {
     /// Whether the channel sends, receives, awaits a response, or has PDUs that wait.
     pub(crate) fn is_busy(&self, now: Instant) -> bool {
         by_kind!(self, raw => raw.is_busy(now), pdus => pdus.is_busy())
+    }
+
+    /// Whether a question to the vehicle would come into the middle of an exchange, though new requests wait for the
+    /// question. Long after they began to wait, only transfers count.
+    pub(crate) fn is_in_exchange(&self, now: Instant, is_late: bool) -> bool {
+        by_kind!(self, raw => raw.is_in_exchange(now), pdus => {
+            pdus.is_transferring() || !is_late && pdus.is_exchanging()
+        })
+    }
+
+    /// Sends what has waited for the policy.
+    pub(crate) fn handle_policy_change(&mut self, now: Instant) {
+        by_kind!(self, _ => {}, pdus => pdus.handle_events(now));
     }
 
     /// When [`CanChannel::is_busy`] becomes false by itself.
@@ -355,10 +374,6 @@ impl FrameTransport for FunctionalEndpoint {
 
     fn is_functional(&self) -> bool {
         true
-    }
-
-    fn functional_id(&self) -> Option<CanId> {
-        Some(self.config().transmit)
     }
 
     fn skip_flow_control(&mut self, now: Instant, frame: &CanFrame) {

@@ -20,6 +20,10 @@ const QUEUE_LIMIT: usize = 2048;
 /// (ISO 15765-2, 9.7).
 const EXCHANGE: Duration = Duration::from_secs(1);
 
+/// The time after a frame of the operator in which an ECU answers: P2 is 50 ms (ISO 15765-4), and a gateway adds its own
+/// time.
+const ANSWER: Duration = Duration::from_millis(100);
+
 /// The time after response pending in which the final response, or the next response pending, is due: P2* with what the
 /// client adds for bus and network (ISO 14229-2).
 const PENDING: Duration = Duration::from_millis(5500);
@@ -111,7 +115,22 @@ impl RawChannel {
         self.outputs.push_back(Output::send_failed(SendFailedDetail::RefusedByPolicy));
     }
 
+    /// The adapter took a frame of [`RawChannel::poll_transmit`].
+    pub(super) fn handle_accepted(&mut self, now: Instant, frame: &CanFrame) {
+        if let Some(policy) = &self.policy {
+            policy.handle_frame_sent(now, frame);
+        }
+    }
+
+    /// Frames that the adapter has taken may not be sent.
+    pub(super) fn handle_abandoned(&mut self) {
+        if let (Some(policy), Some(id)) = (&self.policy, self.request_id) {
+            policy.handle_frame_lost(id);
+        }
+    }
+
     pub(super) fn handle_transmit_failed(&mut self, failure: SendFailure) {
+        self.handle_abandoned();
         self.outputs.push_back(Output::send_failed(detail_of(failure)));
     }
 
@@ -132,7 +151,13 @@ impl RawChannel {
 
     /// The next frame that may still be sent, and the time until which it may be sent.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(CanFrame, Instant)> {
-        while let Some((frame, expires)) = self.queue.pop_front() {
+        while let Some((frame, expires)) = self.queue.front().copied() {
+            if now <= expires
+                && self.policy.as_ref().is_some_and(|policy| policy.must_frame_wait(now, &frame))
+            {
+                return None;
+            }
+            self.queue.pop_front();
             if now > expires {
                 self.handle_too_old();
             } else if !self.refuse_by_policy(now, Stage::Turn, &frame) {
@@ -166,6 +191,11 @@ impl RawChannel {
     /// Whether the operator may be in the middle of an exchange.
     pub(super) fn is_busy(&self, now: Instant) -> bool {
         !self.queue.is_empty() || self.busy_until().is_some_and(|until| now < until)
+    }
+
+    /// Whether an ECU may be about to answer, while new requests of the operator wait.
+    pub(super) fn is_in_exchange(&self, now: Instant) -> bool {
+        self.pending.is_some() || self.last_sent.is_some_and(|(at, _)| now < at + ANSWER)
     }
 
     pub(super) fn poll_output(&mut self) -> Option<Output> {

@@ -144,11 +144,6 @@ pub trait FrameTransport: PduTransport {
         false
     }
 
-    /// The identifier of requests that reach many ECUs.
-    fn functional_id(&self) -> Option<CanId> {
-        None
-    }
-
     /// The outcome of setting up the transport's connection to the ECU, if it has one; returned once.
     fn poll_opened(&mut self) -> Option<Result<(), OpenFailure>> {
         None

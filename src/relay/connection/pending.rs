@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::vin_gate::VinObstacle;
-use crate::policy::IntentTarget;
+use crate::policy::{Framing, IntentTarget};
 use crate::relay::wire::request::OpenChannel;
 use crate::vehicle::vin;
 
@@ -19,6 +19,8 @@ pub(super) struct OpenedChannel {
     pub(super) bus: usize,
     /// Its ECU, as the policy names it.
     pub(super) target: IntentTarget,
+    /// How the channel makes its frames, if the bus has no CAN FD, and if the bus has it.
+    pub(super) framings: [Framing; 2],
     /// The greatest age of a record that may still be sent to the vehicle.
     pub(super) max_age: Duration,
     /// The request that opened the channel. If the operator repeats it, the reply is repeated too.

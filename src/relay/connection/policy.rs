@@ -10,11 +10,14 @@ use super::RelayConnection;
 use super::pending::OpenedChannel;
 use crate::policy::{CannotAsk, PolicyRefusal, Return};
 use crate::protocol::problem::Problem;
+use crate::relay::buses::bus::AnyBus;
 use crate::relay::wire::request::RequestConsent;
 use crate::relay::wire::{PolicyStateReport, ProblemKind};
 
 /// When to look again whether a bus is free for a question or a request of the policy.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// The same while requests of the operator wait for the speed.
+const LOOK_SOON: Duration = Duration::from_millis(10);
 /// How long a request that gives control back waits for its ECU to be free. An ECU that is busy for longer has ended the
 /// control with its session.
 const RETURN_TIME: Duration = Duration::from_secs(5);
@@ -95,7 +98,12 @@ impl RelayConnection {
             tracing::warn!("the vehicle moves: returning an input or output to its ECU");
             self.policy_work.returns.push((next, now + RETURN_TIME));
         }
-        if self.policy_work.look_at.is_none_or(|at| at <= now) {
+        self.update_askable();
+        let is_waiting = shared.with(|policy| policy.waiting(now)).is_some();
+        if std::mem::replace(&mut self.policy_work.is_waiting, is_waiting) && !is_waiting {
+            self.buses.iter_mut().for_each(|bus| bus.channels_mut().release_requests(now));
+        }
+        if is_waiting || self.policy_work.look_at.is_none_or(|at| at <= now) {
             self.send_returns(now);
             self.ask_speed(now);
         }
@@ -135,18 +143,30 @@ impl RelayConnection {
         if asked {
             self.settings.policy.with(|policy| policy.handle_speed_asked(now));
         } else {
-            self.policy_work.look_at = Some(now + LOOK_AGAIN);
+            let again = if self.policy_work.is_waiting { LOOK_SOON } else { LOOK_AGAIN };
+            self.policy_work.look_at = Some(now + again);
         }
+    }
+
+    /// Reports to the policy whether the vehicle can be asked for its speed.
+    pub(super) fn update_askable(&self) {
+        self.settings.policy.with(|policy| {
+            let (obd, doip_did) = policy.askable_speeds();
+            let can_ask = |bus: &dyn AnyBus| bus.has_started() && bus.channels().can_ask_speed(obd, doip_did);
+            policy.handle_askable(!self.is_muted && self.buses.iter().any(|bus| can_ask(bus.as_ref())));
+        });
     }
 
     /// When [`RelayConnection::serve_policy`] is due.
     pub(super) fn policy_due(&self, now: Instant) -> Option<Instant> {
-        let (timeout, speed) =
-            self.settings.policy.with(|policy| (policy.poll_timeout(now), policy.speed_due(now)));
+        let (timeout, speed, wait) = self.settings.policy.with(|policy| {
+            let wait = policy.wait_until();
+            (policy.poll_timeout(now), policy.speed_due(now), wait)
+        });
         let look_at = self.policy_work.look_at;
         let speed = speed
             .filter(|_| !self.buses.is_empty() && !self.is_muted)
             .map(|at| look_at.map_or(at, |look| at.max(look)));
-        [timeout, look_at, speed].into_iter().flatten().min()
+        [timeout, look_at, speed, wait].into_iter().flatten().min()
     }
 }

@@ -3,7 +3,7 @@
 use connector_hal::can::CanFrame;
 
 use crate::policy::Class;
-use crate::policy::services::classify;
+use crate::policy::services::{classify, classify_start};
 
 /// RoutineControl, and StartRoutineByLocalIdentifier of ISO 14230-3.
 pub(super) const ROUTINE_CONTROL: u8 = 0x31;
@@ -15,6 +15,11 @@ const MAY_PROGRAM: [u8; 2] = [0x3D, 0x84];
 pub(super) fn is_programming(pdu: &[u8]) -> bool {
     classify(pdu).class == Class::Programming
         || pdu.first().is_some_and(|service| MAY_PROGRAM.contains(service))
+}
+
+/// Whether this PDU, or a PDU with this start, may ask for a programming service.
+pub(super) fn may_be_programming(pdu: &[u8], is_start: bool) -> bool {
+    is_programming(pdu) || is_start && classify_start(pdu).class == Class::Programming
 }
 
 /// Whether this PDU starts, stops or asks for a routine that erases memory or checks programming dependencies.

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use super::RelayConnection;
 use super::held_frames::HeldFrame;
+use super::programming::{is_programming_frame, may_be_programming};
 use super::vin_gate::{VinObstacle, WaitingRecord};
+use crate::policy::What;
 use crate::relay::channel::{ChannelOutput, Output, PduToSend};
 use crate::relay::link::{Incoming, LinkError, PushError};
 use crate::relay::wire::codec::{EventCode, Payload, PduFlags, Record, SendFailedDetail};
@@ -37,6 +39,7 @@ impl RelayConnection {
                 return self.refuse(&kind.problem(format!("{error}.")), None);
             }
         };
+        self.update_askable();
         self.handle_records(now, &incoming);
         self.update_keep_alive(now);
         self.serve_policy(now);
@@ -84,8 +87,9 @@ impl RelayConnection {
     /// Passes a record to its bus, unless it asks for a programming service and the VIN is not confirmed, or follows such a
     /// record.
     fn handle_record(&mut self, now: Instant, record: &Record<'_>, expires: Instant) {
-        let (must_wait, is_programming) = self.vin_gate.must_wait(record);
-        if !must_wait {
+        let is_programming = !self.vin_gate.is_open() && self.is_programming(record);
+        let is_request = matches!(record.payload, Payload::Frame(_) | Payload::Pdu { .. });
+        if !(is_programming || is_request && self.vin_gate.has_waiting(record.channel)) {
             return self.pass_record(now, record, expires);
         }
         if is_programming {
@@ -93,6 +97,20 @@ impl RelayConnection {
         }
         if !self.vin_gate.push(now, record, expires, is_programming) {
             self.refuse_record(now, record, SendFailedDetail::QueueFull);
+        }
+    }
+
+    /// Whether an ECU may read a programming service in this record.
+    fn is_programming(&self, record: &Record<'_>) -> bool {
+        let Some(opened) = self.channels.get(&record.channel) else { return false };
+        let is_in = |what| {
+            let (bus, target) = (opened.bus, opened.target);
+            self.settings.policy.with(|policy| policy.has_request(bus, target, what, may_be_programming))
+        };
+        match &record.payload {
+            Payload::Frame(frame) => is_programming_frame(frame) || is_in(What::Frame(frame)),
+            Payload::Pdu { data, .. } => opened.framings.iter().any(|how| is_in(What::Pdu(data, *how))),
+            _ => false,
         }
     }
 

@@ -224,13 +224,14 @@ impl RelayConnection {
             return Err(refuse(ProblemKind::UnknownBus.problem(detail)));
         };
         if let Some(policy) = self.policies.get(index) {
-            let target = setup.kind.target();
             let what = match setup.kind {
                 ChannelKind::Raw(_) => What::OpenRawChannel,
-                _ => What::OpenChannel,
+                _ => What::OpenChannel(setup.kind.framing(false)),
             };
-            let refusal = policy.refuses(now, Stage::Turn, target, what);
-            refused_by_policy(refusal).map_err(refuse)?;
+            for target in std::iter::once(setup.kind.target()).chain(setup.kind.flow_control_targets()) {
+                let refusal = policy.refuses(now, Stage::Turn, target, what);
+                refused_by_policy(refusal).map_err(refuse)?;
+            }
         }
         let opening = bus.open_channel(now, number, &setup.kind, &limits).map_err(refuse)?;
         if let Some(stop) = self.keep_alive.stopped() {
@@ -239,6 +240,7 @@ impl RelayConnection {
         let opened = OpenedChannel {
             bus: index,
             target: setup.kind.target(),
+            framings: [false, true].map(|is_fd| setup.kind.framing(is_fd)),
             max_age: setup.max_age(&limits),
             request: request.clone(),
             opening: (opening == Opening::UnderWay).then(|| PendingReply { request_id: request_id.clone() }),

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use connector_hal::can::CanFrame;
 
-use super::programming::{is_programming, is_programming_frame};
 use crate::relay::wire::codec::{Payload, PduFlags, Record};
 
 /// The longest time that a programming service waits. A reading takes up to 1.5 s, after at most as long a wait for quiet
@@ -136,15 +135,6 @@ impl WaitingRecord {
     }
 }
 
-/// Whether this record asks for a programming service.
-fn is_programming_record(payload: &Payload<'_>) -> bool {
-    match payload {
-        Payload::Frame(frame) => is_programming_frame(frame),
-        Payload::Pdu { data, .. } => is_programming(data),
-        _ => false,
-    }
-}
-
 /// The gate before programming services, and what waits there.
 #[derive(Debug, Default)]
 pub(super) struct VinGate {
@@ -200,16 +190,8 @@ impl VinGate {
         is_wanted
     }
 
-    /// Whether this record has to wait, and whether it asks for a programming service.
-    pub(super) fn must_wait(&self, record: &Record<'_>) -> (bool, bool) {
-        if !matches!(record.payload, Payload::Frame(_) | Payload::Pdu { .. }) {
-            return (false, false);
-        }
-        let is_programming = !self.is_open() && is_programming_record(&record.payload);
-        (is_programming || self.has_waiting(record.channel), is_programming)
-    }
-
-    fn has_waiting(&self, channel: u16) -> bool {
+    /// Whether a record that asks for no programming service has to wait, because an earlier one of its channel does.
+    pub(super) fn has_waiting(&self, channel: u16) -> bool {
         self.waiting.iter().any(|waiting| waiting.channel == channel)
             || self.overflowed.iter().any(|(overflowed, _)| *overflowed == channel)
     }

@@ -70,6 +70,45 @@ async fn programming_waits_for_the_vin_and_goes_on_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_programming_service_hidden_by_the_addressing_of_a_channel_waits_for_the_vin() {
+    let long = |at: usize, hidden: &[u8]| {
+        let mut pdu = vec![0x22; 133];
+        pdu[at..at + hidden.len()].copy_from_slice(hidden);
+        pdu
+    };
+    for (channel, pdu) in [
+        // without an address byte, the first frame of 133 = 85h bytes reads as 02 10 85
+        (json!({"request_id": 0x714, "extended_request_address": 2}), vec![0x22; 133]),
+        // with one, the ninth consecutive frame reads as 29 02 10 02
+        (json!({"request_id": 0x714}), long(6 + 8 * 7, &[0x02, 0x10, 0x02])),
+        // with one, the padding of the single frame reads as 02 10 02
+        (json!({"request_id": 0x714, "padding_byte": 2}), vec![0x02, 0x10]),
+        (
+            json!({"request_id": 0x714, "extended_request_address": 0, "frame_format": "fd"}),
+            long(61, &[0x10, 2]),
+        ),
+    ] {
+        let mut rig = Rig::new();
+        rig.session.require_vin();
+        let mut bus = hs();
+        bus["can_bus"]["data_bit_rate"] = json!(2_000_000);
+        rig.configure(json!([bus])).await;
+        let node = Node::attach(&rig.buses[0]);
+        let mut config = json!({"bus_name": "HS", "response_id": 0x77E, "keep_alive": "disabled",
+                                "frame_format": "classic"});
+        channel.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
+        assert_eq!(rig.open(1, "isotp_channel", config).await.action, "channelOpened");
+        assert!(rig.session.take_vin_wanted());
+        rig.send(1, PLAIN, &pdu);
+        rig.run(4 * SECOND).await;
+        assert_eq!(node.frames().len(), 0, "{channel}: {:?}", node.frames());
+        assert!(rig.session.take_vin_wanted(), "{channel}");
+        rig.run(2 * SECOND).await;
+        assert_eq!(rig.count(1, EventCode::SendFailed, 6), 1, "{channel}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn programming_without_a_vin_is_refused_after_five_seconds_and_so_is_its_chain() {
     let (mut rig, ecu) = rig().await;
     rig.send(1, PLAIN, &[0x10, 0x02]);

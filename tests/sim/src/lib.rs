@@ -1,7 +1,10 @@
 //! Simulators for `connector-agent`: a vehicle and a sandbox cloud, a demo of a whole diagnostic session, and trials of
 //! the agent's binary.
 
-#![cfg_attr(not(feature = "sandbox"), allow(dead_code, reason = "the command line and the demo use the vehicle too"))]
+#![cfg_attr(
+    not(feature = "sandbox"),
+    allow(dead_code, reason = "the command line and the demo use the vehicle too")
+)]
 
 #[cfg(feature = "sandbox")]
 pub mod cli;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use connector_agent::config::IsotpStack;
-use connector_agent::policy::SharedPolicy;
+use connector_agent::policy::{Framing, IntentTarget, SharedPolicy};
 use connector_agent::relay::buses::Channels;
 use connector_agent::relay::buses::can::channels::CanChannels;
 use connector_agent::relay::channel::{CanChannel, Output, RawChannel};
@@ -57,7 +57,7 @@ impl Relay {
         let mut channel = CanChannel::Raw(RawChannel::new(id, id, true));
         if let Some(policy) = policy {
             let policy = policy.bus(0, Some("HS"));
-            channel.set_policy(&policy, None);
+            channel.set_policy(&policy, IntentTarget::None, Framing::default());
             bus.set_policy(policy);
         }
         bus.insert(CHANNEL, channel);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use connector_agent::policy::{Intent, IntentBus, IntentTarget, Policy, Stage, What};
+use connector_agent::policy::{Framing, Intent, IntentBus, IntentTarget, Policy, Stage, What};
 use connector_hal::can::{CanFrame, CanId};
 use serde_json::json;
 
@@ -65,12 +65,13 @@ pub const REQUESTS: [&[u8]; 6] = [
 /// Judges a frame as a channel does: when it arrives, and when its turn has come. It must be allowed.
 pub fn judge_frame(policy: &mut Policy, now: Instant, frame: &CanFrame) {
     judge(policy, now, IntentTarget::None, What::Frame(frame));
+    policy.handle_frame_sent(now, BUS, frame);
 }
 
 /// Judges a request as a channel does: when it arrives, and when its turn has come. It must be allowed.
 pub fn judge_pdu(policy: &mut Policy, now: Instant, request: &[u8]) {
     let id = CanId::try_from(ECU).unwrap();
-    judge(policy, now, IntentTarget::Can { id, extended: None }, What::Pdu(request));
+    judge(policy, now, IntentTarget::Can { id, extended: None }, What::Pdu(request, Framing::default()));
 }
 
 fn judge(policy: &mut Policy, now: Instant, target: IntentTarget, what: What<'_>) {

@@ -15,7 +15,7 @@ use crate::protocol::problem::Problem;
 use crate::relay::buses::can::channels::held::WINDOW;
 use crate::relay::buses::can::responders;
 use crate::relay::buses::channel_setup::{
-    ChannelKind, can_id, invalid, pdu_settings, unknown_pins, unsupported, wrong_kind,
+    ChannelKind, LONGEST_TX_DL, can_id, invalid, pdu_settings, unknown_pins, unsupported, wrong_kind,
 };
 use crate::relay::channel::{CanChannel, KernelIsotp, PduChannel, RawChannel};
 use crate::relay::wire::request::{CanBusConfig, FrameFormat, IsotpChannelConfig, PaddingConfig};
@@ -23,9 +23,6 @@ use crate::vehicle::hardware::Hardware;
 
 /// The padding byte of a channel that states none (relay protocol, section 3; ISO 15765-2, 10.4.2.1).
 const DEFAULT_PADDING_BYTE: u8 = 0xCC;
-
-/// TX_DL of a channel of FD frames that states none, in bytes: the longest that CAN FD has.
-const LONGEST_TX_DL: u8 = 64;
 
 /// A CAN bus that an operator requested, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -209,9 +209,16 @@ impl KlineChannels {
     /// The next channel that needs the line, in a circle.
     fn next_turn(&self, now: Instant) -> Option<Key> {
         let after = self.channels.range((Bound::Excluded(self.last_turn), Bound::Unbounded));
-        let all = after.chain(self.channels.iter());
         let wants = |channel: &KlineChannel| channel.endpoint().wants_line().is_some_and(|at| at <= now);
-        all.into_iter().find(|(_, channel)| wants(channel)).map(|(key, _)| *key)
+        after.chain(&self.channels).find(|(_, channel)| wants(channel)).map(|(key, _)| *key)
+    }
+
+    fn for_each(&mut self, now: Instant, mut act: impl FnMut(&mut KlineChannel)) {
+        for key in self.channels.keys().copied().collect::<Vec<_>>() {
+            let Some(channel) = self.channels.get_mut(&key) else { continue };
+            act(channel);
+            self.collect(now, key);
+        }
     }
 
     /// Collects the outputs of a channel. Frees the line when the channel has finished.
@@ -367,13 +374,7 @@ impl Channels for KlineChannels {
 
     fn set_keep_alive(&mut self, now: Instant, stop: Option<KeepAliveStop>) {
         self.keep_alive_stop = stop;
-        let keys: Vec<Key> = self.channels.keys().copied().collect();
-        for key in keys {
-            if let Some(channel) = self.channels.get_mut(&key) {
-                channel.pdus.set_keep_alive(now, stop);
-                self.collect(now, key);
-            }
-        }
+        self.for_each(now, |channel| channel.pdus.set_keep_alive(now, stop));
     }
 
     fn leave_silently(&mut self) {
@@ -397,16 +398,17 @@ impl Channels for KlineChannels {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        let keys: Vec<Key> = self.channels.keys().copied().collect();
-        for key in keys {
-            if let Some(channel) = self.channels.get_mut(&key)
-                && channel.pdus.poll_timeout().is_some_and(|at| at <= now)
-            {
+        self.for_each(now, |channel| {
+            if channel.pdus.poll_timeout().is_some_and(|at| at <= now) {
                 channel.pdus.handle_timeout(now);
-                self.collect(now, key);
             }
-        }
+        });
         self.ask_for_vin(now);
+        self.drive(now);
+    }
+
+    fn release_requests(&mut self, now: Instant) {
+        self.for_each(now, |channel| channel.pdus.handle_events(now));
         self.drive(now);
     }
 

@@ -168,13 +168,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// Whether a PDU is being sent or received, or PDUs wait.
     pub fn is_busy(&self) -> bool {
-        let is_awaiting = self.last.permission() == Permission::Pending;
-        let is_held = self.own.held_until().is_some();
-        self.is_sending()
-            || self.transport.is_receiving()
-            || is_awaiting
-            || is_held
-            || !self.queue.pdus.is_empty()
+        self.is_exchanging() || !self.queue.pdus.is_empty()
     }
 
     /// Asks the ECU to return to its default diagnostic session, if the operator made it leave that session.
@@ -202,6 +196,9 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                         continue;
                     }
                 }
+            }
+            if self.must_wait(now) {
+                return;
             }
             let Some(queued) = self.queue.pop() else { return };
             let is_too_old = queued.is_too_old(now);

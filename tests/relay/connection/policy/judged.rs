@@ -41,6 +41,25 @@ async fn intrusive_pdus_on_isotp_are_refused_while_the_vehicle_moves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn functional_channels_with_an_address_byte_hide_no_request() {
+    let (mut rig, drive, _vehicle) = standing(&json!({})).await;
+    let node = Node::attach(&rig.buses[0]);
+    set_speed(&mut rig, &drive, 12.0).await;
+    let config = json!({"bus_name": "HS", "request_id": 0x7DF, "extended_request_address": 1});
+    rig.open(1, "isotp_channel", config).await;
+    // without the address byte: 01 04 clears the trouble codes
+    rig.send(1, PLAIN, &[0x22, 0xF1, 0x90, 0]);
+    rig.run(SECOND).await;
+    assert_eq!((refusals(&rig, 1), node.single_frames(0x7DF).len()), (vec![0], 0));
+    // the flow control to a listed ECU reads as 04 30 02 03: control of an output
+    let listed = json!([{"response_id": 0x77E, "request_id": 0x714, "extended_request_address": 3}]);
+    let config =
+        json!({"bus_name": "HS", "request_id": 0x700, "response_ids": listed, "block_size": 2, "st_min": 3});
+    let reply = rig.open(2, "isotp_channel", config).await;
+    assert_eq!(problem(&reply), (403, "refused-by-policy".to_owned()), "{reply:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn intrusive_pdus_on_tp20_are_refused_while_the_vehicle_moves() {
     let mut rig = Rig::with_policy(by_signal(&json!({})));
     let (drive, _brakes) = brakes(&rig);

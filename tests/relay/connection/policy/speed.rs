@@ -50,6 +50,71 @@ async fn the_speed_is_asked_only_after_an_intent_that_needs_it_and_once_a_second
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_intrusive_request_waits_for_the_speed_though_another_channel_is_busy() {
+    for is_raw in [false, true] {
+        let (mut rig, drive, _vehicle) = rig_with_golf().await;
+        let node = Node::attach(&rig.buses[0]);
+        drive.set_speed(50.0);
+        let _ecu = Ecu::attach(&rig.buses[0], 0x714, 0x77E, |request| {
+            vec![(20 * MILLISECOND, [&[request[0] + 0x40], &request[1..]].concat())]
+        });
+        let other = json!({"request_id": 0x714, "response_id": 0x77E, "keep_alive": "disabled"});
+        rig.open_isotp(2, other).await;
+        (0..64).for_each(|_| rig.send(2, CHAINED, &READ));
+        if is_raw {
+            rig.open_raw(1, json!({"request_id": 0x7E0, "response_id": 0x7E8})).await;
+            rig.send_frame(1, frame(0x7E0, &[0x04, 0x14, 0xFF, 0xFF, 0xFF, 0, 0, 0]));
+        } else {
+            rig.open_isotp(1, json!({"keep_alive": "disabled"})).await;
+            rig.send(1, PLAIN, &[0x14, 0xFF, 0xFF, 0xFF]);
+            rig.send(1, PLAIN, &READ);
+        }
+        rig.run(5 * SECOND).await;
+        assert_eq!(refusals(&rig, 1), [0], "raw: {is_raw}");
+        assert!(
+            rig.event_texts.iter().any(|text| text.contains("moving (50 km/h)")),
+            "{:?}",
+            rig.event_texts
+        );
+        assert!(!node.single_frames(0x7E0).iter().any(|request| request[0] == 0x14));
+        assert_eq!((rig.pdus(2).len(), rig.pdus(1).len()), (64, usize::from(!is_raw)), "nothing is lost");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_answer_an_intrusive_request_waits_once_and_a_short_time() {
+    let mut rig = Rig::with_policy(json!({}));
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
+    let node = Node::attach(&rig.buses[0]);
+    rig.configure_hs().await;
+    rig.open_isotp(1, json!({"keep_alive": "disabled"})).await;
+    rig.send(1, PLAIN, &WRITE);
+    rig.send(1, CHAINED, &READ);
+    rig.run(290 * MILLISECOND).await;
+    assert_eq!((ecu.requests().len(), questions(&node).len()), (0, 1));
+    rig.run(60 * MILLISECOND).await;
+    assert_eq!(ecu.requests(), [&WRITE[..], &READ[..]]);
+    rig.send(1, PLAIN, &WRITE);
+    rig.run(30 * MILLISECOND).await;
+    assert_eq!(ecu.requests().len(), 3, "no further wait");
+    assert_eq!((refusals(&rig, 1), rig.pdus(1).len()), (vec![], 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_request_waits_where_the_speed_is_not_judged_or_cannot_be_asked() {
+    let no_question = json!({"facts": {"speed": []}});
+    for settings in [json!({"mode": "observe"}), json!({"mode": "off"}), no_question] {
+        let mut rig = Rig::with_policy(settings.clone());
+        let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
+        rig.configure_hs().await;
+        rig.open_isotp(1, json!({"keep_alive": "disabled"})).await;
+        rig.send(1, PLAIN, &WRITE);
+        rig.run(20 * MILLISECOND).await;
+        assert_eq!(ecu.requests().len(), 1, "{settings}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_speed_that_the_operator_asks_for_reaches_the_operator() {
     let (mut rig, drive, _vehicle) = rig_with_golf().await;
     rig.open_isotp(1, json!({"keep_alive": "disabled"})).await;
@@ -63,7 +128,7 @@ async fn a_speed_that_the_operator_asks_for_reaches_the_operator() {
     assert_eq!(speeds, 20, "{:02X?}", rig.pdus(1));
     rig.send(1, PLAIN, &[0x14, 0xFF, 0xFF, 0xFF]);
     rig.run(SECOND).await;
-    assert_eq!(refusals(&rig, 1), [0]);
+    assert_eq!(refusals(&rig, 1), [0, 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,10 +144,11 @@ async fn the_speed_is_not_asked_while_a_channel_of_the_bus_is_busy() {
     rig.configure_hs().await;
     rig.open_isotp(1, json!({"request_id": 0x714, "response_id": 0x77E, "keep_alive": "disabled"})).await;
     rig.send(1, PLAIN, &WRITE);
-    rig.run(3900 * MILLISECOND).await;
-    assert_eq!((ecu.requests().len(), questions(&node).len()), (1, 0));
+    // the request waits for an answer that does not come
+    rig.run(4200 * MILLISECOND).await;
+    assert_eq!((ecu.requests().len(), questions(&node).len()), (1, 1));
     rig.run(SECOND).await;
-    assert_eq!(questions(&node).len(), 1);
+    assert_eq!(questions(&node).len(), 2);
 
     // the frames of a raw channel may be the middle of an exchange
     rig.open_raw(2, json!({"request_id": 0x715})).await;

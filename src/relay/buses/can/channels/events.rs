@@ -18,6 +18,9 @@ impl CanChannels {
                 self.is_proved |= !frame.is_error();
                 let is_from_kernel = self.is_from_kernel(*at, frame);
                 let is_own_answer = !is_from_kernel && self.report_heard(now, frame);
+                if is_own_answer {
+                    self.for_each_channel(*at, |channel| channel.handle_policy_change(now));
+                }
                 self.for_each_channel(*at, |channel| {
                     // a raw channel does not receive frames that its own connection sent
                     let is_hidden = is_own_answer && !channel.awaits(now, OBD_CURRENT_DATA);

@@ -120,9 +120,13 @@ impl CanChannels {
 
     /// Removes a channel; its ECU still gets the channel's last frame.
     fn remove(&mut self, number: u16) {
+        let is_held = self.outstanding.iter().any(|frame| frame.owner == Owner::Channel(number));
         self.disown(Owner::Channel(number));
         self.testers.handle_closed();
-        let Some(channel) = self.channels.remove(&number) else { return };
+        let Some(mut channel) = self.channels.remove(&number) else { return };
+        if is_held {
+            channel.handle_abandoned();
+        }
         if self.state != BusState::Off {
             self.farewells.extend(channel.farewell());
         }
@@ -253,6 +257,14 @@ impl Channels for CanChannels {
         self.ask_ecu(now, target, request)
     }
 
+    fn release_requests(&mut self, now: Instant) {
+        self.for_each_channel(now, |channel| channel.handle_policy_change(now));
+    }
+
+    fn can_ask_speed(&self, obd: bool, _doip_did: Option<u16>) -> bool {
+        obd && self.state != BusState::Off
+    }
+
     fn ask_speed(&mut self, now: Instant, obd: bool, _doip_did: Option<u16>) -> bool {
         obd && self.ask_speed_by_obd(now)
     }
@@ -269,7 +281,7 @@ impl Channels for CanChannels {
                 return Err(ProblemKind::BusUnavailable.problem(format!("Bus {:?} is off.", self.name)));
             }
             let mut channel = self.tp20.open(&self.name, number, config, limits.max_pdu, now)?;
-            self.apply_policy(&mut channel, Some(config.logical_address));
+            self.apply_policy(&mut channel, kind);
             self.insert(number, channel);
             if let Some(scanner) = &mut self.scanner {
                 self.tp20.addresses().for_each(|ecu| scanner.handle_tp20_open(ecu));
@@ -278,7 +290,7 @@ impl Channels for CanChannels {
         }
         let is_fd = self.settings.data_bit_rate.is_some();
         let mut channel = channel_of(&self.name, kind, is_fd, limits.max_pdu, self.isotp, now)?;
-        self.apply_policy(&mut channel, None);
+        self.apply_policy(&mut channel, kind);
         self.insert(number, channel);
         Ok(Opening::Done)
     }

@@ -18,7 +18,12 @@ const STALE_AFTER: Duration = Duration::from_millis(100);
 impl CanChannels {
     /// The adapter took the frame of [`CanChannels::poll_transmit`].
     pub fn handle_accepted(&mut self, now: Instant) {
-        if let Some(NextFrame { owner, expires, .. }) = self.next.take() {
+        if let Some(NextFrame { owner, expires, frame, .. }) = self.next.take() {
+            if let Owner::Channel(number) = owner
+                && let Some(channel) = self.channels.get_mut(&number)
+            {
+                channel.handle_accepted(now, &frame);
+            }
             if matches!(owner, Owner::VinReader | Owner::Scanner) {
                 self.testers.handle_question(now);
             }

@@ -1,12 +1,13 @@
 //! The policy on a CAN bus: it hears the frames, asks for the speed, and sends requests that return control to ECUs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use connector_hal::bus::BusState;
 use connector_hal::can::{CanFrame, CanId};
 
 use super::CanChannels;
 use crate::policy::IntentTarget;
+use crate::relay::buses::channel_setup::ChannelKind;
 use crate::relay::channel::CanChannel;
 
 /// The question of OBD for the vehicle's speed, as a single frame: service 01, PID 0D (SAE J1979), padded as ISO
@@ -14,14 +15,16 @@ use crate::relay::channel::CanChannel;
 const ASK_SPEED: [u8; 8] = [0x02, 0x01, 0x0D, 0xCC, 0xCC, 0xCC, 0xCC, 0xCC];
 /// The identifier of OBD's functional requests (ISO 15765-4, 6.3).
 const OBD_REQUEST: CanId = CanId::standard_truncated(0x7DF);
+/// How long after requests began to wait for the speed an awaited response no longer holds the question back.
+const LATE: Duration = Duration::from_millis(500);
 /// The padding of requests in a single frame.
 const PADDING: u8 = 0xCC;
 
 impl CanChannels {
-    /// Has the requests of a channel judged. `ecu` is the address of a channel of TP2.0.
-    pub(super) fn apply_policy(&self, channel: &mut CanChannel, ecu: Option<u8>) {
+    /// Has the requests of a channel judged.
+    pub(super) fn apply_policy(&self, channel: &mut CanChannel, kind: &ChannelKind) {
         if let Some(policy) = &self.policy {
-            channel.set_policy(policy, ecu);
+            channel.set_policy(policy, kind.target(), kind.framing(self.settings.data_bit_rate.is_some()));
         }
     }
 
@@ -35,12 +38,16 @@ impl CanChannels {
 
     /// Asks for the vehicle's speed, unless anything else is going on.
     pub(super) fn ask_speed_by_obd(&mut self, now: Instant) -> bool {
+        let since = self.policy.as_ref().and_then(|policy| policy.waiting_since(now));
+        let is_busy = |channel: &CanChannel| match since {
+            Some(since) => channel.is_in_exchange(now, now >= since + LATE),
+            None => channel.is_busy(now),
+        };
         let is_free = self.state != BusState::Off
-            && self.is_proved()
-            && self.vin_reader.is_none()
+            && (since.is_some() || self.is_proved() && self.vin_reader.is_none())
             && self.scanner.is_none()
             && self.own_frames.is_empty()
-            && !self.channels.values().any(|channel| channel.is_busy(now));
+            && !self.channels.values().any(is_busy);
         let frame = CanFrame::new(OBD_REQUEST, &ASK_SPEED).ok().filter(|_| is_free);
         let is_asked = frame.is_some();
         self.own_frames.extend(frame);

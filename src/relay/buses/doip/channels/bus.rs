@@ -71,9 +71,22 @@ impl Channels for DoipChannels {
             .any(|channel| channel.pdus.is_to(target) && channel.pdus.ask_briefly(now, request))
     }
 
+    fn release_requests(&mut self, now: Instant) {
+        for (number, channel) in &mut self.channels {
+            channel.pdus.handle_events(now);
+            collect(*number, channel, now, &mut self.outputs);
+        }
+    }
+
+    fn can_ask_speed(&self, _obd: bool, doip_did: Option<u16>) -> bool {
+        let is_open = |channel: &DoipChannel| channel.opening.is_none() && !channel.is_down;
+        doip_did.is_some() && self.channels.values().any(is_open)
+    }
+
     /// Asks the ECU of any channel that is open.
     fn ask_speed(&mut self, now: Instant, _obd: bool, doip_did: Option<u16>) -> bool {
-        let Some(did) = doip_did.filter(|_| !self.is_busy(now)) else { return false };
+        let is_busy = self.channels.values().any(|channel| channel.pdus.is_exchanging());
+        let Some(did) = doip_did.filter(|_| !is_busy) else { return false };
         let [high, low] = did.to_be_bytes();
         let mut open =
             self.channels.values_mut().filter(|channel| channel.opening.is_none() && !channel.is_down);
