@@ -67,7 +67,9 @@ async fn frames_are_padded_as_asked() {
     for (more, expected) in [
         (json!({}), vec![2, 0x10, 1, 0xCC, 0xCC, 0xCC, 0xCC, 0xCC]),
         (json!({"padding": "enabled", "padding_byte": 0x55}), vec![2, 0x10, 1, 0x55, 0x55, 0x55, 0x55, 0x55]),
+        (json!({"padding": "toward-ecu"}), vec![2, 0x10, 1, 0xCC, 0xCC, 0xCC, 0xCC, 0xCC]),
         (json!({"padding": "disabled"}), vec![2, 0x10, 1]),
+        (json!({"padding": "from-ecu"}), vec![2, 0x10, 1]),
     ] {
         let mut rig = Rig::configured().await;
         let node = Node::attach(&rig.buses[0]);

@@ -123,8 +123,8 @@ fn isotp_channel(
     let request = can_id("request_id", config.request_id)?;
     let byte = config.padding_byte.unwrap_or(DEFAULT_PADDING_BYTE);
     let padding = match config.padding {
-        PaddingConfig::Enabled => Padding::Enabled(byte),
-        PaddingConfig::Disabled => Padding::Disabled,
+        PaddingConfig::Enabled | PaddingConfig::TowardEcu => Padding::Enabled(byte),
+        PaddingConfig::Disabled | PaddingConfig::FromEcu => Padding::Disabled,
         PaddingConfig::Detection => Padding::Detection(byte),
     };
     let frame_size = frame_size(config, is_fd)?;

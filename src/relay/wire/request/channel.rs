@@ -161,13 +161,17 @@ pub struct ResponderPair {
     pub extended_response_address: Option<u8>,
 }
 
-/// Whether frames are padded to their full length.
+/// Whether frames are padded to their full length. Frames of the ECU are received with and without padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum PaddingConfig {
     /// All frames are padded.
     #[default]
     Enabled,
+    /// The frames to the ECU are padded; its own need not be.
+    TowardEcu,
+    /// The ECU pads its frames; those to the ECU are not padded.
+    FromEcu,
     /// No frame is padded.
     Disabled,
     /// Frames are padded if the ECU pads its frames.
