@@ -18,27 +18,32 @@ pub enum HexError {
 
 /// Reads bytes from hexadecimal digits without separators.
 pub fn parse(text: &str) -> Result<Vec<u8>, HexError> {
-    let mut nibbles = Vec::with_capacity(text.len());
+    let mut bytes = Vec::with_capacity(text.len() / 2);
+    let mut first = None;
     for (index, character) in text.chars().enumerate() {
-        match character.to_digit(16) {
-            Some(nibble) => nibbles.push(nibble as u8),
-            None => return Err(HexError::Digit { character, position: index + 1 }),
+        let Some(nibble) = character.to_digit(16) else {
+            return Err(HexError::Digit { character, position: index + 1 });
+        };
+        match first.take() {
+            Some(first) => bytes.push(first << 4 | nibble as u8),
+            None => first = Some(nibble as u8),
         }
     }
-    if nibbles.len() % 2 != 0 {
-        return Err(HexError::OddLength(nibbles.len()));
+    match first {
+        Some(_) => Err(HexError::OddLength(2 * bytes.len() + 1)),
+        None => Ok(bytes),
     }
-    Ok(nibbles.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, nibble| byte << 4 | nibble)).collect())
 }
 
 /// Writes bytes as upper-case hexadecimal digits.
 pub fn format(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // writing to a String cannot fail
-        let _ = write!(text, "{byte:02X}");
-        text
-    })
+    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'A' - 10 + nibble });
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 0x0F));
+    }
+    text
 }
 
 #[cfg(test)]

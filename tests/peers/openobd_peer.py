@@ -23,11 +23,11 @@ from openobd.core.arguments import ConnectionArguments
 from openobd.core.function_broker import OpenOBDFunctionBroker
 from openobd.log import ScriptLogHandler
 from openobd.ui.ui_handler import UiHandler
-from openobd_protocol.Communication.Messages.Doip_pb2 import DoipChannel
+from openobd_protocol.Communication.Messages.Doip_pb2 import DoipChannel, DoipMessage
 from openobd_protocol.Communication.Messages.Isotp_pb2 import IsotpChannel, IsotpMessage, KeepAlive, Padding
-from openobd_protocol.Communication.Messages.Kline_pb2 import KlineChannel
+from openobd_protocol.Communication.Messages.Kline_pb2 import KlineChannel, KlineMessage
 from openobd_protocol.Communication.Messages.Raw_pb2 import RawChannel
-from openobd_protocol.Communication.Messages.Tp20_pb2 import Tp20Channel
+from openobd_protocol.Communication.Messages.Tp20_pb2 import Tp20Channel, Tp20Message
 from openobd_protocol.Configuration.Messages.BusConfiguration_pb2 import BusConfiguration
 from openobd_protocol.Configuration.Messages.CanBus_pb2 import CanBitRate, CanBus, CanProtocol, TransceiverSpeed
 from openobd_protocol.Configuration.Messages.DoipBus_pb2 import DoipBus, DoipNetworkConfiguration, DoipOption
@@ -37,7 +37,15 @@ from openobd_protocol.Function.Messages.Function_pb2 import ContextType, Functio
 from openobd_protocol.FunctionBroker.Messages.FunctionBroker_pb2 import FunctionCall
 from openobd_protocol.Session.Messages.ServiceResult_pb2 import Result, ServiceResult
 from openobd_protocol.SessionController.Messages.SessionController_pb2 import SessionId, SessionInfo
-from openobd_protocol.UserInterface.Messages.UserInterface_pb2 import Continue, FreeText, Label, Numbers, Options, YesNo
+from openobd_protocol.UserInterface.Messages.UserInterface_pb2 import (
+    Continue,
+    FreeText,
+    InterfaceType,
+    Label,
+    Numbers,
+    Options,
+    YesNo,
+)
 
 # longer than any answer takes, even on a busy machine
 PATIENCE = 60
@@ -51,6 +59,11 @@ def arguments(job, **changes):
 def can_bus(name="HS", protocol=CanProtocol.CAN_PROTOCOL_ISOTP, rate=CanBitRate.CAN_BIT_RATE_500, **more):
     bus = CanBus(pin_plus=6, pin_min=14, can_protocol=protocol, can_bit_rate=rate, **more)
     return BusConfiguration(bus_name=name, can_bus=bus)
+
+
+def report(value):
+    """Prints a line for the test."""
+    print(json.dumps(value), flush=True)
 
 
 def start(job):
@@ -221,6 +234,23 @@ def lifecycle(job):
     return {"states": states, "checks": checks}
 
 
+def paddings(job):
+    """The answers with each padding and keep-alive, and the status without a request identifier."""
+    session = start(job)
+    set_bus_configuration(session, [can_bus()])
+    answers = []
+    for padding in Padding.values():
+        for keep_alive in KeepAlive.values():
+            channel = isotp(job["ecus"][0])
+            channel.padding, channel.keep_alive = padding, keep_alive
+            socket = isotp_socket.IsotpSocket(session, channel, timeout=PATIENCE)
+            answers.append(socket.request("3E00"))
+            socket.stop_stream()
+    refused = failure(isotp_socket.IsotpSocket(session, IsotpChannel(bus_name="HS"), timeout=PATIENCE))
+    success(session)
+    return {"answers": answers, "no identifier": refused}
+
+
 def configuration(job):
     """Buses and channels as they were configured, and the refusal of what does not exist."""
     session = start(job)
@@ -288,15 +318,8 @@ def tp20(job):
     found = []
     for ecu in job["ecus"]:
         channel = Tp20Channel(bus_name="HS", logical_address=ecu["logical_address"])
-        for attempt in range(10):
-            socket = tp20_socket.Tp20Socket(session, channel, timeout=PATIENCE)
-            try:
-                found.append([socket.request(request, silent=True) for request in ecu["requests"]])
-                break
-            except OpenOBDStreamException as error:
-                # on a busy machine, the ECU may close the channel that is being opened
-                print(error, file=sys.stderr)
-                assert error.status == 4 and attempt < 9, error
+        socket = tp20_socket.Tp20Socket(session, channel, timeout=PATIENCE)
+        found.append([socket.request(request, silent=True) for request in ecu["requests"]])
         socket.stop_stream()
     socket = tp20_socket.Tp20Socket(session, Tp20Channel(bus_name="HS", logical_address=0x7A), timeout=PATIENCE)
     failures = {"absent": failure(socket)}
@@ -307,6 +330,91 @@ def tp20(job):
         failures[name] = failure(tp20_socket.Tp20Socket(session, channel, timeout=PATIENCE))
     success(session)
     return {"answers": found, "failures": failures}
+
+
+def cuts(job):
+    """Sends requests in turns; the test cuts a link after each but the last. Reads every message of the stream."""
+    session = start(job)
+    can_tp20 = can_bus("TP", protocol=CanProtocol.CAN_PROTOCOL_TP20)
+    fast, rate = KlineProtocol.KLINE_PROTOCOL_ISO14230_FAST, KlineBitRate.KLINE_BIT_RATE_10400
+    kline_bus = BusConfiguration(bus_name="K", kline_bus=KlineBus(pin=1, kline_protocol=fast, kline_bit_rate=rate))
+    network = DoipNetworkConfiguration.DOIP_NETWORK_CONFIGURATION_1
+    doip_bus = DoipBus(doip_option=DoipOption.DOIP_OPTION_2, doip_network_configuration=network)
+    bus, channel, message, open_socket = {
+        "tp20": (can_tp20, Tp20Channel, Tp20Message, tp20_socket.Tp20Socket),
+        "kline": (kline_bus, KlineChannel, KlineMessage, kline_socket.KlineSocket),
+        "doip": (BusConfiguration(bus_name="ETH", doip_bus=doip_bus), DoipChannel, DoipMessage, doip_socket.DoipSocket),
+    }[job["kind"]]
+    set_bus_configuration(session, [bus])
+    channel = channel(**job["channel"])
+    # the stream ends with its socket
+    socket = open_socket(session, channel, timeout=PATIENCE)
+    stream = socket.stream_handler
+    answers = []
+    for number in range(job["cuts"] + 1):
+        stream.send(message(channel=channel, payload=job["requests"][number % len(job["requests"])]))
+        if number < job["cuts"]:
+            report("sent")
+        answers.append(stream.receive(timeout=PATIENCE).payload)
+    success(session)
+    return {"answers": answers}
+
+
+def log(job):
+    """Writes a line of each level, a deceptive one and a very long one, and stays until the test ends."""
+    session = start(job)
+    report(session.id())
+    logger = logging.getLogger("script")
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(ScriptLogHandler(session))
+    logger.debug("one")
+    logger.info("two")
+    logger.warning("three")
+    logger.error("a\x1b[2Jb\nc")
+    logger.critical("x" * 100_000)
+    sys.stdin.read()
+
+
+def waits(job):
+    """Waits for a message of a channel that ends, and reports how."""
+    openobd = OpenOBD(arguments(job))
+    session = openobd.start_session_on_ticket(job["ticket"])
+    SessionTokenHandler(session)
+    set_bus_configuration(session, [can_bus()])
+    socket = isotp_socket.IsotpSocket(session, isotp(job["ecus"][0]), timeout=PATIENCE)
+    socket.request("3E00")
+    report("open")
+    try:
+        result = {"message": socket.stream_handler.receive(timeout=PATIENCE).payload}
+    except OpenOBDException as error:
+        result = {"status": error.status, "sentence": error.details}
+    return result | {"state": openobd.get_session(SessionId(value=session.id())).state}
+
+
+def wrong_bit_rate(job):
+    session = start(job)
+    try:
+        set_bus_configuration(session, [can_bus(rate=CanBitRate.CAN_BIT_RATE_250)])
+        return "configured"
+    except OpenOBDException as error:
+        return {"status": error.status, "sentence": error.details}
+
+
+def cut_frames(job):
+    """Receives numbered frames until the last one."""
+    session = start(job)
+    set_bus_configuration(session, [can_bus(protocol=CanProtocol.CAN_PROTOCOL_FRAMES)])
+    socket = raw_socket.RawSocket(session, RawChannel(bus_name="HS", response_id=0x7E8), timeout=PATIENCE)
+    while not session.get_configuration().channels:
+        pass
+    report("open")
+    received = []
+    while not received or received[-1] != "63":
+        received.append(socket.receive())
+        if len(received) % 20 == 0:
+            report(len(received))
+    success(session)
+    return {"received": received}
 
 
 def kline(job):
@@ -496,6 +604,33 @@ def user_interface(job):
     handler.close()
     success(session)
     return {"shown": shown, "unanswered": unanswered}
+
+
+def button(job):
+    """Controls for the connector's button. The test says on standard input when to show them."""
+    session = start(job)
+    ui = UiHandler(session)
+    operator = UiHandler(session, target=InterfaceType.INTERFACE_OPERATOR)
+    shown = [ui.show_ui(Continue(label="Prepared")), operator.show_ui(Continue(label="Go on"))]
+    shown.append(ui.show_ui(YesNo(label="Sure?")))
+    report({"without the button": shown})
+    continued = 0
+    for line in sys.stdin:
+        match line.strip():
+            case "show":
+                assert ui.show_ui(Continue(label="Open the bonnet")) is None
+                report({"continued": continued})
+                continued += 1
+            case "write":
+                set_bus_configuration(session, [can_bus()])
+                channel = IsotpChannel(bus_name="HS", request_id=0x7E0, response_id=0x7E8)
+                socket = isotp_socket.IsotpSocket(session, channel, timeout=PATIENCE)
+                report({"write": status_of(socket.request, "2EF1900102")})
+            case "refuse":
+                try:
+                    ui.show_ui(Continue(label="Open the bonnet"))
+                except OpenOBDException as error:
+                    report({"refused": error.status, "sentence": error.details})
 
 
 def variables(job):

@@ -321,6 +321,10 @@ pub(super) struct OpenobdGatewayArgs {
     /// Complete the ticket when a script finishes its session with success.
     #[arg(long)]
     pub(super) complete_tickets: bool,
+    /// Let the mechanic at the vehicle continue scripts with the connector's button. A press answers a control of the
+    /// kind Continue for the user that has no answer in the file.
+    #[arg(long)]
+    pub(super) button: bool,
 }
 
 /// How the connector reaches the remote vehicle.

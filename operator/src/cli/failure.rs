@@ -149,73 +149,33 @@ fn refusal_of(problem: &Problem) -> (FailureKind, &'static str) {
 impl From<CloseReason> for Failure {
     fn from(reason: CloseReason) -> Self {
         use FailureKind::{Connector, Local, Ticket};
-        match reason {
-            CloseReason::LinkLost => Self::new(
-                Connector,
-                "the link was lost and did not come back in time",
-                "check the network, and try again",
-            ),
-            CloseReason::TakenOver => Self::new(
-                Ticket,
-                "another operator has taken the connection over",
-                "agree with the other operator; --take-over takes the connection back",
-            ),
-            CloseReason::Remote(reason) => closed_by_other_side(&reason),
-            CloseReason::Refused(problem) => Self::new(
-                Connector,
-                format!("the connection could not be resumed after the link was lost ({problem})"),
-                "start again from the beginning",
-            ),
-            CloseReason::Overflow => Self::new(
-                Local,
-                "this program did not keep up with the vehicle",
-                "request fewer frames at a time",
-            ),
-            CloseReason::Protocol(detail) => Self::new(
-                Connector,
-                format!("connector and operator use incompatible protocols ({detail})"),
-                "update the older of the two",
-            ),
-            CloseReason::Dropped => Self::new(Local, "this program closed the connection", "try again"),
-        }
+        let (kind, advice) = match &reason {
+            CloseReason::LinkLost => (Connector, "check the network, and try again"),
+            CloseReason::TakenOver => {
+                (Ticket, "agree with the other operator; --take-over takes the connection back")
+            }
+            CloseReason::Remote(reason) => closed_by_other_side(reason),
+            CloseReason::Refused(_) => (Connector, "start again from the beginning"),
+            CloseReason::Overflow => (Local, "request fewer frames at a time"),
+            CloseReason::Protocol(_) => (Connector, "update the older of the two"),
+            CloseReason::Dropped => (Local, "try again"),
+        };
+        Self::new(kind, reason.describe(), advice)
     }
 }
 
-fn closed_by_other_side(reason: &str) -> Failure {
+/// The kind of failure, and the advice, for a reason of the relay protocol.
+fn closed_by_other_side(reason: &str) -> (FailureKind, &'static str) {
     use FailureKind::{Connector, Ticket, Vehicle};
-    let (kind, what, advice) = match reason {
-        "link-lost" => (
-            Connector,
-            "the connector's link was lost and did not come back in time",
-            "wait until the connector is online again, and try again",
-        ),
-        "vehicle-lost" => (
-            Vehicle,
-            "the connector is at another vehicle now, or at none",
-            "ask the customer to plug the connector into the vehicle of the ticket",
-        ),
-        "shutdown" => (
-            Connector,
-            "the connector was switched off",
-            "wait until the connector is online again, and try again",
-        ),
-        "overflow" => (
-            Connector,
-            "the vehicle sent more than the network could transfer",
-            "request less data at a time, or fewer frames",
-        ),
-        "policy" => (
-            Ticket,
-            "the ticket is no longer in progress, or the person at the vehicle ended the connection",
-            "list the tickets with `tickets`, and talk to the customer before you connect again",
-        ),
-        _ => (
-            Connector,
-            "the other side closed the connection",
-            "check the ticket with `tickets`, and try again",
-        ),
-    };
-    Failure::new(kind, what, advice)
+    match reason {
+        "link-lost" | "shutdown" => (Connector, "wait until the connector is online again, and try again"),
+        "vehicle-lost" => (Vehicle, "ask the customer to plug the connector into the vehicle of the ticket"),
+        "overflow" => (Connector, "request less data at a time, or fewer frames"),
+        "policy" => {
+            (Ticket, "list the tickets with `tickets`, and talk to the customer before you connect again")
+        }
+        _ => (Connector, "check the ticket with `tickets`, and try again"),
+    }
 }
 
 impl From<ExchangeError> for Failure {

@@ -15,8 +15,8 @@ use crate::openobd::{Answers, OpenobdServer, OpenobdSettings, TlsFiles};
 /// Serves scripts until interrupted.
 pub(super) async fn openobd_gateway(cloud: &CloudArgs, args: &OpenobdGatewayArgs) -> Result<(), Failure> {
     let CloudAddress { api_url, websocket_url, ca_file } = login::address(cloud)?;
-    let complete_tickets = args.complete_tickets;
-    let settings = OpenobdSettings { api_url, websocket_url, ca_file, complete_tickets };
+    let (complete_tickets, button) = (args.complete_tickets, args.button);
+    let settings = OpenobdSettings { api_url, websocket_url, ca_file, complete_tickets, button };
     let tls = match (&args.tls_certificate, &args.tls_key) {
         (Some(certificate), Some(key)) => {
             Some(TlsFiles { certificate: certificate.clone(), key: key.clone() })

@@ -57,11 +57,16 @@ impl Channel {
 
     /// Sends a PDU. Waits while too many PDUs are under way.
     pub async fn send(&self, pdu: &[u8], flags: PduFlags) -> Result<(), ExchangeError> {
+        self.send_owned(pdu.to_vec(), flags).await
+    }
+
+    /// Like [`Channel::send`], without a copy of the PDU.
+    pub async fn send_owned(&self, pdu: Vec<u8>, flags: PduFlags) -> Result<(), ExchangeError> {
         if pdu.len() > MAX_PDU {
             let text = format!("the request is longer than {MAX_PDU} bytes");
             return Err(ExchangeError::NotSent(SendFailure { detail: REFUSED, text }));
         }
-        self.command(ChannelCommand::Pdu { channel: self.number, flags, data: pdu.to_vec() }).await
+        self.command(ChannelCommand::Pdu { channel: self.number, flags, data: pdu }).await
     }
 
     /// Sends a frame. A frame lost with a link is not repeated.

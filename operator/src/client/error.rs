@@ -30,6 +30,37 @@ pub enum CloseReason {
     Dropped,
 }
 
+impl CloseReason {
+    /// What has happened, for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Remote(reason) => describe_remote(reason).to_owned(),
+            Self::Refused(problem) => {
+                format!("the connection could not be resumed after the link was lost ({problem})")
+            }
+            Self::TakenOver => "another operator has taken the connection over".to_owned(),
+            Self::LinkLost => "the link was lost and did not come back in time".to_owned(),
+            Self::Overflow => "this program did not keep up with the vehicle".to_owned(),
+            Self::Protocol(detail) => {
+                format!("connector and operator use incompatible protocols ({detail})")
+            }
+            Self::Dropped => "this program closed the connection".to_owned(),
+        }
+    }
+}
+
+/// Describes the reason of `connectionClosed`.
+fn describe_remote(reason: &str) -> &'static str {
+    match reason {
+        "link-lost" => "the connector's link was lost and did not come back in time",
+        "vehicle-lost" => "the connector is at another vehicle now, or at none",
+        "shutdown" => "the connector was switched off",
+        "overflow" => "the vehicle sent more than the network could transfer",
+        "policy" => "the ticket is no longer in progress, or the person at the vehicle ended the connection",
+        _ => "the other side closed the connection",
+    }
+}
+
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

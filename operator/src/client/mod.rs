@@ -6,6 +6,7 @@
 
 mod channel;
 mod connection;
+mod consent;
 mod customer;
 mod driver;
 mod error;
@@ -28,6 +29,7 @@ mod wait;
 pub use channel::Channel;
 pub(crate) use channel::failure;
 pub use connection::{Connection, Joined, Vehicle};
+pub(crate) use consent::{ConsentOutcome, ConsentWait};
 pub use customer::{ConnectorUpdate, ConnectorWatch, Customer};
 pub use error::{CloseReason, DialError, ExchangeError, OperatorError, SendFailure};
 pub use inbox::{Item, Received};

@@ -53,6 +53,11 @@ impl Answers {
         Ok(Self { lists: map.into_iter().map(list).collect() })
     }
 
+    /// Whether the control has an answer of its own.
+    pub(super) fn has(&self, label: &str) -> bool {
+        self.lists.contains_key(label)
+    }
+
     /// The next answer to a control with this label.
     fn next(&mut self, label: &str) -> Option<Value> {
         let list = self.lists.get_mut(label)?;

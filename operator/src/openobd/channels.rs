@@ -57,6 +57,11 @@ trait ChannelMessage: Send + Sized + 'static {
     }
 }
 
+/// The identifier as scripts write it: the relay's addresses have SocketCAN's EFF bit.
+fn plain(address: u32) -> u32 {
+    CanId::try_from(address).map_or(address, CanId::to_number)
+}
+
 fn payload_bytes(payload: &str) -> Result<Vec<u8>, Status> {
     hex::parse(payload)
         .map_err(|error| Status::invalid_argument(format!("the payload is not hexadecimal: {error}")))
@@ -105,7 +110,7 @@ impl ChannelMessage for IsotpMessage {
         let mut channel = channel.clone();
         // on a functional channel, the identifier says which ECU has answered
         if channel.response_id == 0 {
-            channel.response_id = address;
+            channel.response_id = plain(address);
         }
         Some(Self { channel: Some(channel), payload: hex::format(&data) })
     }
@@ -244,7 +249,7 @@ async fn open<M: ChannelMessage>(
 
 async fn send(channel: &Channel, outgoing: Outgoing) -> Result<(), Status> {
     match outgoing {
-        Outgoing::Pdu(pdu) => channel.send(&pdu, PduFlags { chained: false, confirm: false }).await?,
+        Outgoing::Pdu(pdu) => channel.send_owned(pdu, PduFlags { chained: false, confirm: false }).await?,
         Outgoing::Frame(frame) => channel.send_frame(frame).await?,
         Outgoing::Nothing => {}
     }
@@ -322,5 +327,20 @@ impl Doip for Service {
     ) -> Result<Response<Self::openDoipStreamStream>, Status> {
         let live = self.gateway.enter(request.metadata())?;
         Ok(Response::new(serve(live, request.into_inner())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_on_a_functional_channel_has_the_plain_identifier_of_its_ecu() {
+        for (address, expected) in [(0x7E8, 0x7E8), (0x98DA_F110, 0x18DA_F110)] {
+            let functional = IsotpChannel { request_id: 0x18DB_33F1, ..IsotpChannel::default() };
+            let item = Item::Pdu { address, data: vec![0x7E, 0x00] };
+            let message = IsotpMessage::of_item(&functional, item).unwrap();
+            assert_eq!((message.channel.unwrap().response_id, message.payload.as_str()), (expected, "7E00"));
+        }
     }
 }

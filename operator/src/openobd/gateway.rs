@@ -28,6 +28,12 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// How often the registry looks for abandoned sessions. Tokens live for minutes.
 const SWEEP: Duration = Duration::from_secs(5);
 
+/// How many tickets the gateway remembers with their connectors.
+const MAX_CONNECTORS: usize = 1000;
+
+/// The UUID and the number of a connector.
+type ConnectorNames = (Option<Uuid>, Option<String>);
+
 /// How the gateway reaches the cloud, and what it does at the end of a session.
 #[derive(Debug, Clone)]
 pub struct OpenobdSettings {
@@ -39,6 +45,8 @@ pub struct OpenobdSettings {
     pub ca_file: Option<PathBuf>,
     /// Whether a session that finishes with success completes its ticket.
     pub complete_tickets: bool,
+    /// Whether the connector's button answers the controls that ask a mechanic to continue.
+    pub button: bool,
 }
 
 /// A session with its connection to the vehicle.
@@ -53,6 +61,8 @@ pub(super) struct Live {
     /// Counts the configurations: each one closes the channels of the one before.
     pub(super) configurations: watch::Sender<u64>,
     channels: Mutex<BTreeMap<u16, ChannelDefinition>>,
+    /// Locked while a control waits for the connector's button: one press answers one control.
+    pub(super) button: tokio::sync::Mutex<()>,
     ended: watch::Sender<Option<State>>,
 }
 
@@ -127,6 +137,8 @@ pub(super) struct Gateway {
     live: Mutex<HashMap<Uuid, Arc<Live>>>,
     operators: Mutex<HashMap<String, Operator>>,
     starting: Mutex<HashSet<Uuid>>,
+    /// The connectors of joined tickets, by ticket: the cloud names them in pending tickets only.
+    connectors: Mutex<HashMap<String, ConnectorNames>>,
     /// Notified when a context or a session ends.
     pub(super) changed: watch::Sender<()>,
     pub(super) broker: Broker,
@@ -168,6 +180,7 @@ impl Gateway {
             live: Mutex::default(),
             operators: Mutex::default(),
             starting: Mutex::default(),
+            connectors: Mutex::default(),
             changed: watch::Sender::new(()),
             broker: Broker::default(),
             ui,
@@ -218,7 +231,7 @@ impl Gateway {
     ) -> Result<(Info, String), Status> {
         let operator = lock(&self.operators).get(partner).cloned();
         let operator = operator.ok_or_else(|| Status::unauthenticated("the partner is not logged in"))?;
-        let ticket = joined_ticket(&operator, what, is_meant).await?;
+        let ticket = self.joined_ticket(&operator, what, is_meant).await?;
         let connection = ticket.connection().ok_or_else(|| {
             Status::failed_precondition(format!(
                 "{what} has no connection; check that the cloud relays connections"
@@ -261,6 +274,7 @@ impl Gateway {
             buses: tokio::sync::Mutex::default(),
             configurations: watch::Sender::new(0),
             channels: Mutex::default(),
+            button: tokio::sync::Mutex::default(),
             ended: watch::Sender::new(None),
         });
         lock(&self.live).insert(id, Arc::clone(&live));
@@ -342,22 +356,36 @@ impl Gateway {
         let ending = sessions.into_iter().map(|id| self.end(id, State::Interrupted));
         futures_util::future::join_all(ending).await;
     }
-}
 
-/// The ticket in progress, or else the pending one, which is joined.
-async fn joined_ticket(
-    operator: &Operator,
-    what: &str,
-    is_meant: impl Fn(&Ticket) -> bool,
-) -> Result<Ticket, Status> {
-    if let Some(ticket) = operator.in_progress_tickets().await?.into_iter().find(&is_meant) {
-        // the documented list leaves the products out
-        return Ok(operator.ticket(&ticket.id).await.unwrap_or(ticket));
+    fn remember(&self, ticket: &str, names: ConnectorNames) {
+        let mut connectors = lock(&self.connectors);
+        if connectors.len() >= MAX_CONNECTORS {
+            connectors.clear();
+        }
+        connectors.insert(ticket.to_owned(), names);
     }
-    let pending = operator.pending_tickets().await?.into_iter().find(&is_meant);
-    let pending = pending.ok_or_else(|| {
-        Status::not_found(format!("there is no ticket for {what} that is pending or in progress"))
-    })?;
-    let joined = operator.join(&pending.id, OPERATOR_ID).await?;
-    Ok(operator.ticket(&joined.id).await.unwrap_or(joined))
+
+    /// The ticket in progress, or else the pending one, which is joined.
+    async fn joined_ticket(
+        &self,
+        operator: &Operator,
+        what: &str,
+        is_meant: impl Fn(&Ticket) -> bool,
+    ) -> Result<Ticket, Status> {
+        let named = |ticket: Ticket| match lock(&self.connectors).get(&ticket.id).cloned() {
+            Some((connector_uuid, connector_id)) => Ticket { connector_uuid, connector_id, ..ticket },
+            None => ticket,
+        };
+        let in_progress = operator.in_progress_tickets().await?.into_iter().map(named);
+        if let Some(ticket) = in_progress.into_iter().find(&is_meant) {
+            // the documented list leaves the products out
+            return Ok(operator.ticket(&ticket.id).await.unwrap_or(ticket));
+        }
+        let pending = operator.pending_tickets().await?.into_iter().find(&is_meant);
+        let pending = pending
+            .ok_or_else(|| Status::not_found(format!("there is no {what} that is pending or in progress")))?;
+        let joined = operator.join(&pending.id, OPERATOR_ID).await?;
+        self.remember(&joined.id, (pending.connector_uuid, pending.connector_id));
+        Ok(operator.ticket(&joined.id).await.unwrap_or(joined))
+    }
 }

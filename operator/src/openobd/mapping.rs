@@ -207,6 +207,9 @@ pub(super) fn isotp(channel: &IsotpChannel) -> Result<ChannelFields, MappingErro
     };
     let address =
         |field, address: Option<u32>| address.map(|number| at_most(field, number, 0xFF)).transpose();
+    if channel.request_id == 0 {
+        return Err(undefined(bus, "request_id"));
+    }
     // the field is not optional: without a response identifier, the channel is functional
     let response = Some(channel.response_id).filter(|number| *number != 0);
     let rest = json!({

@@ -3,6 +3,7 @@
 
 mod answers;
 mod broker;
+mod button;
 mod channels;
 mod configuration;
 mod contexts;

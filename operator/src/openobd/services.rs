@@ -87,7 +87,7 @@ impl SessionController for Service {
         let partner = self.partner(&request)?;
         let endpoint = Endpoint::of(&request);
         let name = request.into_inner().value;
-        let what = format!("connector {name:?}");
+        let what = format!("ticket for connector {name:?}");
         let uuid = name.parse::<Uuid>().ok();
         let started = self.gateway.start(&partner, &what, |ticket| match uuid {
             Some(uuid) => ticket.connector_uuid == Some(uuid),

@@ -69,7 +69,7 @@ impl From<OperatorError> for Status {
             OperatorError::Timeout { .. } => Code::DeadlineExceeded,
             OperatorError::Answer { .. } => Code::Internal,
             OperatorError::Tls(_) | OperatorError::Http { .. } | OperatorError::Dial(_) => Code::Unavailable,
-            OperatorError::Closed(_) => Code::Unavailable,
+            OperatorError::Closed(reason) => return reason.clone().into(),
             OperatorError::Refused { problem, .. } => code_of(problem),
         };
         Self::new(code, clean(&error.to_string()))
@@ -78,7 +78,19 @@ impl From<OperatorError> for Status {
 
 impl From<CloseReason> for Status {
     fn from(reason: CloseReason) -> Self {
-        Self::unavailable(clean(&format!("the connection to the vehicle has ended: {reason}")))
+        let code = match &reason {
+            CloseReason::Overflow => Code::ResourceExhausted,
+            CloseReason::TakenOver => Code::Aborted,
+            CloseReason::Protocol(_) => Code::Internal,
+            CloseReason::Remote(reason) => match reason.as_str() {
+                "overflow" => Code::ResourceExhausted,
+                "policy" => Code::PermissionDenied,
+                _ => Code::Unavailable,
+            },
+            CloseReason::Refused(_) | CloseReason::LinkLost | CloseReason::Dropped => Code::Unavailable,
+        };
+        let sentence = format!("the connection to the vehicle has ended: {}", reason.describe());
+        Self::new(code, clean(&sentence))
     }
 }
 
@@ -96,7 +108,7 @@ fn code_of_failure(failure: &SendFailure) -> Code {
 impl From<ExchangeError> for Status {
     fn from(error: ExchangeError) -> Self {
         let code = match &error {
-            ExchangeError::Closed(_) => Code::Unavailable,
+            ExchangeError::Closed(reason) => return reason.clone().into(),
             ExchangeError::NotSent(failure) => code_of_failure(failure),
             ExchangeError::ReceiveFailed(_) => Code::DataLoss,
             ExchangeError::NoResponse { .. } => Code::DeadlineExceeded,
@@ -155,6 +167,33 @@ mod tests {
             (EventCode::KeepAliveFailed, 1),
         ] {
             assert!(status_of_event(&event(code, detail)).is_none(), "{code:?} {detail}");
+        }
+    }
+
+    #[test]
+    fn each_end_of_the_connection_has_its_status_and_its_sentence() {
+        let remote = |reason: &str| CloseReason::Remote(reason.to_owned());
+        for (reason, expected, sentence) in [
+            (remote("closed"), Code::Unavailable, "the other side closed"),
+            (remote("link-lost"), Code::Unavailable, "the connector's link was lost"),
+            (remote("vehicle-lost"), Code::Unavailable, "at another vehicle"),
+            (remote("policy"), Code::PermissionDenied, "the person at the vehicle ended"),
+            (remote("overflow"), Code::ResourceExhausted, "the vehicle sent more"),
+            (remote("shutdown"), Code::Unavailable, "switched off"),
+            (CloseReason::TakenOver, Code::Aborted, "another operator"),
+            (CloseReason::LinkLost, Code::Unavailable, "did not come back in time"),
+            (CloseReason::Overflow, Code::ResourceExhausted, "did not keep up"),
+            (CloseReason::Protocol("x".to_owned()), Code::Internal, "incompatible protocols (x)"),
+        ] {
+            let errors: [Status; 3] = [
+                reason.clone().into(),
+                OperatorError::Closed(reason.clone()).into(),
+                ExchangeError::Closed(reason.clone()).into(),
+            ];
+            for status in errors {
+                assert_eq!(status.code(), expected, "{reason:?}");
+                assert!(status.message().contains(sentence), "{status:?}");
+            }
         }
     }
 

@@ -10,6 +10,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::answers::{AnswerError, Answers, choices, fill, label};
+use super::button::{self, Press};
+use super::gateway::Live;
 use super::proto::Control;
 use super::proto::user_interface_server::UserInterface;
 use super::services::{Responses, Service};
@@ -34,7 +36,25 @@ impl Ui {
         }
     }
 
-    async fn show(&self, control: Control) -> Result<Control, Status> {
+    /// Whether the file of answers has this control, so that no button is needed.
+    fn has_own_answer(&self, label: &str) -> bool {
+        match self {
+            Self::Prepared(answers) => answers.lock().unwrap_or_else(PoisonError::into_inner).has(label),
+            Self::Terminal(_) | Self::Unattended => false,
+        }
+    }
+
+    async fn show(&self, live: &Live, is_button: bool, control: Control) -> Result<Control, Status> {
+        if is_button
+            && let Some(label) = button::label(&control)
+            && !self.has_own_answer(label)
+        {
+            match button::press(live, label).await? {
+                Press::Pressed => return Ok(control),
+                Press::NoButton(_) if matches!(self, Self::Terminal(_)) => {}
+                Press::NoButton(why) => return Err(why),
+            }
+        }
         let refused = |error: AnswerError| Status::failed_precondition(clean(&error.to_string()));
         match self {
             Self::Prepared(answers) => {
@@ -92,7 +112,7 @@ impl UserInterface for Service {
         tokio::spawn(async move {
             let showing = async {
                 while let Some(control) = inbound.message().await? {
-                    let answered = gateway.ui.show(control).await?;
+                    let answered = gateway.ui.show(&live, gateway.settings.button, control).await?;
                     if out.send(Ok(answered)).await.is_err() {
                         break;
                     }

@@ -4,6 +4,11 @@
 //! Without it, each test prints one line `SKIPPED: …` and passes.
 
 mod buses;
+mod command_line;
+mod controls;
+mod cuts;
+mod dialogue;
+mod ends;
 mod scripts;
 
 use std::sync::Arc;
@@ -38,18 +43,25 @@ impl Drop for TestGateway {
 
 impl TestGateway {
     async fn start(sandbox: &Sandbox, answers: Option<Value>) -> Self {
-        Self::start_with(sandbox, answers, None).await
+        Self::start_with(sandbox, answers, None, |_| {}).await
     }
 
-    async fn start_with(sandbox: &Sandbox, answers: Option<Value>, tls: Option<&TlsFiles>) -> Self {
+    async fn start_with(
+        sandbox: &Sandbox,
+        answers: Option<Value>,
+        tls: Option<&TlsFiles>,
+        change: impl FnOnce(&mut OpenobdSettings),
+    ) -> Self {
         let address = sandbox.cloud.address;
         let (api_url, websocket_url) = (format!("https://{address}"), format!("wss://{address}/sandbox/ws"));
-        let settings = OpenobdSettings {
+        let mut settings = OpenobdSettings {
             api_url,
             websocket_url,
             ca_file: Some(sandbox.cloud.ca_file.clone()),
             complete_tickets: true,
+            button: false,
         };
+        change(&mut settings);
         // without answers, a person at the terminal of the test would be asked
         let answers = Answers::parse(&answers.unwrap_or_else(|| json!({})).to_string()).unwrap();
         let loopback = "127.0.0.1:0".parse().unwrap();
@@ -146,7 +158,7 @@ async fn a_script_works_over_tls_on_any_port() {
     let Some(mut command) = script("identify").await else { return };
     let rig = Rig::start("VOLKSWAGEN_GOLF_MK7").await;
     let (_directory, tls) = tls_files();
-    let gateway = TestGateway::start_with(&rig.sandbox, None, Some(&tls)).await;
+    let gateway = TestGateway::start_with(&rig.sandbox, None, Some(&tls), |_| {}).await;
     let job = job(&rig.sandbox, &gateway, &rig.connector, rig.vin()).await;
     let (asked, answered) = known(&rig.record);
     // for the client, port 443 means TLS, and the host may have a port of its own
@@ -163,6 +175,7 @@ async fn plaintext_is_served_on_loopback_addresses_only() {
         websocket_url: "wss://127.0.0.1:9".to_owned(),
         ca_file: None,
         complete_tickets: false,
+        button: false,
     };
     let everywhere = "0.0.0.0:0".parse().unwrap();
     let refused = OpenobdServer::bind(everywhere, None, settings.clone(), None).await.err().unwrap();

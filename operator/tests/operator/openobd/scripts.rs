@@ -130,6 +130,12 @@ async fn buses_are_configured_as_asked_or_refused_with_a_status() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_padding_and_keep_alive_opens_a_channel() {
+    let Some((_rig, result)) = in_vehicle("VOLKSWAGEN_GOLF_MK7", "paddings", None).await else { return };
+    assert_eq!(result, json!({"answers": vec!["7E00"; 18], "no identifier": 3}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_documented_exception_reaches_the_script() {
     let Some((_rig, result)) = in_vehicle("VOLKSWAGEN_GOLF_MK7", "exceptions", None).await else { return };
     let raised = &result["raised"];

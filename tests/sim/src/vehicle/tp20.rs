@@ -55,6 +55,8 @@ pub struct Tp20EcuConfig {
     pub busy: u8,
     /// The ECU also tests the channel after it has sent nothing for this long.
     pub test_after: Option<Duration>,
+    /// Tolerance for the tester's times: none on a simulated clock, more where processes are scheduled.
+    pub tolerance: Duration,
     /// The recorded answers of the real ECU.
     pub exchanges: Vec<Exchange>,
 }
@@ -72,6 +74,7 @@ impl Tp20EcuConfig {
             asks_first: false,
             busy: 0,
             test_after: None,
+            tolerance: Duration::ZERO,
             exchanges: vec![
                 // sessions that testers of such ECUs request (ISO 14230-3 leaves the numbers to the
                 // manufacturer)
@@ -178,8 +181,11 @@ impl Tp20Node {
         if refusal.is_none() {
             self.leave_session(now);
             self.generation = self.generation.wrapping_add(1);
-            let opening =
-                if self.config.asks_first { Opening::Active } else { Opening::Passive(PARAMETERS_LIMIT) };
+            let tolerance = self.config.tolerance;
+            let opening = match self.config.asks_first {
+                true => Opening::Active,
+                false => Opening::Passive(PARAMETERS_LIMIT + tolerance),
+            };
             self.connection = Some(Connection::new(
                 ConnectionConfig {
                     transmit: sends,
@@ -187,7 +193,7 @@ impl Tp20Node {
                     parameters: self.config.parameters,
                     opening,
                     test_after: self.config.test_after,
-                    silence_limit: Some(SILENCE_LIMIT),
+                    silence_limit: Some(SILENCE_LIMIT + tolerance),
                     max_pdu: MAX_PDU,
                 },
                 now,
