@@ -3,7 +3,7 @@
 //!
 //! Two connectors are each at a simulated DoIP gateway, which costs no time on a bus. The requests of the two paths
 //! take turns, so that both have the same load of the machine.
-#![allow(clippy::print_stdout)] // a benchmark prints its figures
+#![allow(clippy::indexing_slicing, clippy::print_stdout)] // a benchmark prints its figures
 
 use std::future::Future;
 use std::pin::Pin;

@@ -137,6 +137,21 @@ async fn a_second_channel_to_an_ecu_is_refused_while_the_first_is_open() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_late_answer_to_a_disconnect_does_not_close_the_channel_of_another_ecu() {
+    let (mut rig, _vehicle) = rig_with(Tp20EcuConfig::golf()).await;
+    let mut first = Listener::attach(&rig).await;
+    open(&mut rig, 1, 1, json!({})).await;
+    assert!(matches!(ask(&mut rig, 1, &[0x10, 0x89]).await[..], [0x50, 0x89]));
+    rig.request("closeChannel", json!({"channel": 1})).await;
+    let config = json!({"bus_name": "HS", "logical_address": 2});
+    rig.ask("openChannel", json!({"channel": 2, "tp20_channel": config}));
+    rig.run(MILLISECOND).await;
+    first.send(0x300, &[0xA8]).await;
+    assert_eq!(ask(&mut rig, 2, &[0x10, 0x89]).await, [0x50, 0x89], "{:?}", rig.texts);
+    assert!(matches!(rig.on(2)[0], Got::Pdu { address: 0x301, .. }), "{:?}", rig.on(2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn channel_tests_keep_an_idle_channel_open_even_without_a_link() {
     let (mut rig, vehicle) = rig_with(Tp20EcuConfig::golf()).await;
     let mut listener = Listener::attach(&rig).await;

@@ -92,14 +92,8 @@ impl KlineChannels {
 
     /// Closes all channels, and sends StopCommunication to their ECUs.
     pub(super) fn stop_all(&mut self) {
-        let open: Vec<u16> = self
-            .channels
-            .keys()
-            .filter_map(|key| match key {
-                Key::Open(number) => Some(*number),
-                Key::Closing(_) => None,
-            })
-            .collect();
+        let number = |key: &Key| if let Key::Open(number) = key { Some(*number) } else { None };
+        let open: Vec<u16> = self.channels.keys().filter_map(number).collect();
         open.into_iter().for_each(|number| self.close_channel(number));
     }
 

@@ -20,6 +20,9 @@ type Place = (LogicalAddress, u8);
 #[derive(Debug, Default)]
 pub(super) struct Tp20Channels {
     places: BTreeMap<u16, Place>,
+    /// Where the search for a free identifier begins: behind the one that was assigned last. The ECU that used an
+    /// identifier before may still answer a disconnect on it.
+    next: u8,
 }
 
 impl Tp20Channels {
@@ -41,10 +44,11 @@ impl Tp20Channels {
             return Err(ProblemKind::EcuInUse.problem(detail));
         }
         let is_free = |index: &u8| self.places.values().all(|(_, used)| used != index);
-        let Some(index) = (0..MAX_CHANNELS).find(is_free) else {
+        let Some(index) = (self.next..MAX_CHANNELS).chain(0..self.next).find(is_free) else {
             let detail = format!("Bus {bus_name:?} has {MAX_CHANNELS} TP2.0 channels open already.");
             return Err(ProblemKind::TooManyChannels.problem(detail));
         };
+        self.next = (index + 1) % MAX_CHANNELS;
         self.places.insert(number, (address, index));
         let max_pdu = max_pdu.min(MAX_PDU);
         let transport = Tp20Transport::new(ChannelConfig { max_pdu, ..ChannelConfig::new(address, index) });
