@@ -28,7 +28,7 @@ impl CutLinks {
     async fn start() -> Self {
         let sandbox = Sandbox::start(1).await;
         let slow = BadNetworkConfig { round_trip: Duration::from_millis(60), ..BadNetworkConfig::default() };
-        let network = async || BadNetwork::start(sandbox.cloud.address, slow.clone()).await.unwrap();
+        let network = async || BadNetwork::start(sandbox.cloud.address, slow).await.unwrap();
         let (agents, gateways) = (network().await, network().await);
         Self { sandbox, agents, gateways }
     }

@@ -22,7 +22,7 @@ impl Dialogue {
     /// The next line of the script.
     pub(super) async fn hears(&mut self) -> Value {
         let line = tokio::time::timeout(Duration::from_secs(200), self.lines.next_line()).await.unwrap();
-        serde_json::from_str(&line.unwrap().expect("the script has ended")).unwrap()
+        serde_json::from_str(&line.unwrap().ok_or("the script has ended").unwrap()).unwrap()
     }
 
     pub(super) async fn says(&mut self, line: &str) {
