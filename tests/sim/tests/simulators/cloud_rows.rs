@@ -84,7 +84,7 @@ const PARTNER: [&str; 26] = [
     "GET /v2/vehicles/models",
 ];
 
-/// Resources of published pages that the sandbox does not have: their fields or their content are not known.
+/// Resources that only published pages name, and that the sandbox does not have.
 const NOT_SERVED: [&str; 15] = [
     "/v2/tickets/tickets",
     "/v2/tickets/outsources",
